@@ -1,0 +1,68 @@
+"""Conditions: what the status says, in words that scripts and people rely on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+
+class ConditionType(StrEnum):
+    """The types of conditions on a ModelDeployment and a ModelImage."""
+
+    READY = "Ready"
+    MODELS_RESOLVED = "ModelsResolved"
+    IMAGE_READY = "ImageReady"
+    AVAILABLE = "Available"
+    DRIFT_DETECTED = "DriftDetected"
+    OUTLIERS_DETECTED = "OutliersDetected"
+    MONITORING_HEALTHY = "MonitoringHealthy"
+    RECONCILING = "Reconciling"
+    """kstatus: abnormal-true, absent when normal."""
+    STALLED = "Stalled"
+    """kstatus: abnormal-true, absent when normal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One wanted condition, without the bookkeeping of transitions."""
+
+    type: ConditionType
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+
+
+def merge_conditions(
+    previous: Iterable[Mapping[str, Any]],
+    wanted: Iterable[Condition],
+    *,
+    generation: int,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """Write `wanted` as the API knows conditions, sorted by type.
+
+    `lastTransitionTime` moves only when the status of a type changes. Types that are not wanted
+    any more disappear.
+    """
+    before = {condition["type"]: condition for condition in previous}
+    merged = []
+    for condition in sorted(wanted, key=lambda condition: condition.type):
+        old = before.get(condition.type, {})
+        unchanged = old.get("status") == condition.status
+        merged.append(
+            {
+                "type": str(condition.type),
+                "status": condition.status,
+                "observedGeneration": generation,
+                "lastTransitionTime": old["lastTransitionTime"] if unchanged else timestamp(now),
+                "reason": condition.reason,
+                "message": condition.message,
+            }
+        )
+    return merged
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, as Kubernetes writes `metav1.Time`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

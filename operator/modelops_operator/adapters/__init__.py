@@ -1,0 +1,1 @@
+"""One small Protocol per outside system, its implementations beside it."""

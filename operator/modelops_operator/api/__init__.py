@@ -1,0 +1,1 @@
+"""The custom resources, the configuration, and the facts that all layers share."""

@@ -1,0 +1,1 @@
+"""From resolved models to a pushed image, without a daemon."""

@@ -1,0 +1,1 @@
+"""What should be done, decided without I/O, clock or randomness."""

@@ -1,0 +1,1 @@
+"""The processes: what hears of changes, gathers, asks the core, and carries out its plan."""

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+LONGEST_MESSAGE: Final = 4096
+"""Characters; longer messages are cut."""
 
 
 class ConditionType(StrEnum):
@@ -45,22 +48,27 @@ def merge_conditions(
     `lastTransitionTime` moves only when the status of a type changes. Types that are not wanted
     any more disappear.
     """
-    before = {condition["type"]: condition for condition in previous}
+    before = {condition.get("type"): condition for condition in previous}
     merged = []
     for condition in sorted(wanted, key=lambda condition: condition.type):
         old = before.get(condition.type, {})
-        unchanged = old.get("status") == condition.status
+        since = old.get("lastTransitionTime") if old.get("status") == condition.status else None
         merged.append(
             {
                 "type": str(condition.type),
                 "status": condition.status,
                 "observedGeneration": generation,
-                "lastTransitionTime": old["lastTransitionTime"] if unchanged else timestamp(now),
+                "lastTransitionTime": since or timestamp(now),
                 "reason": condition.reason,
-                "message": condition.message,
+                "message": _shortened(condition.message),
             }
         )
     return merged
+
+
+def _shortened(message: str) -> str:
+    """Keep a message within what a person reads, and far within what the API server takes."""
+    return message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 2] + " …"
 
 
 def timestamp(moment: datetime) -> str:

@@ -21,7 +21,7 @@ class Failure:
     """Something that did not work, told for the person who reads the condition."""
 
     reason: str
-    """CamelCase, from `api.conditions.Reason`."""
+    """CamelCase, from `api.reasons.Reason`."""
     message: str
     """What was tried, on what, what came back, what to do."""
     permanent: bool

@@ -1,0 +1,167 @@
+"""The configuration file that the operator and the builder share."""
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError
+
+from modelops_operator.api.resources import validation_message
+from modelops_operator.api.schema import Boolean, DurationBetween, Fields, Integer
+
+DEFAULT_PATH: Final = Path("/etc/modelops/config.yaml")
+PATH_VARIABLE: Final = "MODELOPS_CONFIG"
+
+Interval = Annotated[timedelta, DurationBetween("100ms", "24h")]
+Port = Annotated[Integer, Field(ge=1, le=65535)]
+_PATH_PART: Final = "[a-z0-9]+([._-]+[a-z0-9]+)*"
+PythonMinor = Annotated[str, StringConstraints(pattern=r"^3\.[0-9]{1,3}$")]
+ByDigest = Annotated[str, StringConstraints(pattern=r"^[^\s@]+/[^\s@]+@sha256:[0-9a-f]{64}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the file, the field and the way out."""
+
+
+class MlflowConfig(Fields):
+    """The registry that the models are in. Credentials come as MLflow's own variables."""
+
+    tracking_uri: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+|databricks[^\s]*)$")]
+    """An http address, or `databricks`."""
+    poll_interval: Interval = timedelta(seconds=30)
+    """How often the aliases are read: one request for the whole fleet."""
+    settle: Annotated[timedelta, DurationBetween("0s", "24h")] = timedelta(seconds=10)
+    """How long aliases must stay as they are before they are followed."""
+
+
+class RegistryConfig(Fields):
+    """The image registry.
+
+    Credentials are `MODELOPS_REGISTRY_USERNAME` and `MODELOPS_REGISTRY_PASSWORD` in the
+    environment, or a Docker configuration file.
+    """
+
+    host: Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\s/]+$")]
+    """Name and port, without a scheme."""
+    prefix: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"^([a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?$"
+        ),
+    ] = "modelops"
+    """Repositories are made under this path."""
+    insecure: Boolean = False
+    """Speak http instead of https."""
+    docker_config: Path | None = None
+    """A `config.json` as `docker login` writes it."""
+
+
+class BuilderConfig(Fields):
+    """How images are built."""
+
+    index_urls: tuple[Url, ...] = ("https://pypi.org/simple",)
+    """Package indexes, the first one first; no other is ever asked."""
+    ca_bundle: Path | None = None
+    """Certificates (PEM) to trust instead of the system's."""
+    concurrency: Annotated[Integer, Field(ge=1, le=64)] = 2
+    """Builds at the same time."""
+    python: PythonMinor = "3.11"
+    """Minor version of Python for new images."""
+    bases: Mapping[PythonMinor, ByDigest] = Field(default_factory=dict)
+    """Base image for each minor version of Python, by digest."""
+    platforms: tuple[str, ...] = ("linux/amd64",)
+    """Operating system and processor of the nodes."""
+    runtime_bundle: Path = Path("/opt/modelops/runtime")
+    """Folder with the serving runtime's wheel and lock, a subfolder for each version."""
+
+
+class MonitoringBackend(StrEnum):
+    """Where telemetry is read from."""
+
+    POD_LOGS = "PodLogs"
+    """The logs of the pods, through the API server."""
+
+
+class MonitoringConfig(Fields):
+    """How telemetry is read."""
+
+    backend: MonitoringBackend = MonitoringBackend.POD_LOGS
+    """Where telemetry is read from."""
+    interval: Interval = timedelta(seconds=10)
+    """How often."""
+
+
+class LeaderElectionConfig(Fields):
+    """Which of several replicas acts."""
+
+    enabled: Boolean = True
+    """Without it, run one replica only."""
+    lease_name: Annotated[str, StringConstraints(min_length=1, max_length=63)] = "modelops-operator"
+    """Name of the Lease in the operator's namespace."""
+
+
+class ProcessConfig(Fields):
+    """How the operator itself runs."""
+
+    namespace: Annotated[str, StringConstraints(min_length=1, max_length=63)] = "modelops-system"
+    """The operator's own namespace: ModelImages and the Lease are there."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to serve; none means all."""
+    workers: Annotated[Integer, Field(ge=1, le=64)] = 4
+    """Objects worked on at the same time."""
+    sweep_interval: Interval = timedelta(minutes=5)
+    """How often everything is listed, to repair what the watches missed."""
+    leader_election: LeaderElectionConfig = LeaderElectionConfig()
+    """Which of several replicas acts."""
+    metrics_port: Port = 8080
+    """Prometheus metrics at /metrics."""
+    health_port: Port = 8081
+    """/healthz and /readyz."""
+
+
+class RuntimeConfig(Fields):
+    """The serving runtime that new releases get."""
+
+    version: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "0.1.0"
+    """The builder must carry a bundle of it."""
+
+
+class OperatorConfig(Fields):
+    """Everything that operator and builder are told, but for secrets."""
+
+    mlflow: MlflowConfig
+    registry: RegistryConfig
+    builder: BuilderConfig = BuilderConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
+    operator: ProcessConfig = ProcessConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def configured_path() -> Path:
+    """Give the path of the configuration: `MODELOPS_CONFIG`, or where the chart mounts it."""
+    return Path(os.environ.get(PATH_VARIABLE) or DEFAULT_PATH)
+
+
+def load(path: Path) -> OperatorConfig:
+    """Read the configuration.
+
+    Raises ConfigError when the file cannot be read, is not YAML, or says what is not understood.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}; "
+            f"mount it there, or name another file in {PATH_VARIABLE}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {path} is not YAML: {error}") from error
+    try:
+        return OperatorConfig.model_validate(content if content is not None else {})
+    except ValidationError as error:
+        raise ConfigError(f"the configuration {path}: {validation_message(error)}") from error

@@ -1,0 +1,41 @@
+"""Wishes: annotations of the user's that are to be acted on once per value.
+
+They are never removed, the object being the user's; `status.handledRequests` remembers the values
+that were acted on.
+"""
+
+from collections.abc import Mapping
+
+from modelops_operator.api.resources import ModelDeployment
+from modelops_operator.core.scene import Scene
+
+PREFIX = "modelops.dev/"
+RECONCILE = "reconcile"
+"""Look again, at the registry too, and do what is to be done."""
+REBUILD = "rebuild"
+"""Build the image anew, with the runtime and the base image that are configured now."""
+WISH_LENGTH = 1024
+"""As much of a value as `status.handledRequests` takes."""
+
+
+def wish(desired: ModelDeployment, name: str) -> str | None:
+    """Give the value of a wish; None where the user has none."""
+    return desired.metadata.annotations.get(PREFIX + name, "")[:WISH_LENGTH] or None
+
+
+def pending_rebuild(scene: Scene, desired: ModelDeployment) -> str | None:
+    """Give the value of the wish, unless what runs was built for it."""
+    wished = wish(desired, REBUILD)
+    granted = {scene.handled.get(REBUILD), scene.running.rebuild if scene.running else None}
+    return None if wished in granted else wished
+
+
+def granted_wishes(scene: Scene, desired: ModelDeployment) -> Mapping[str, str]:
+    """Remember the wishes that are granted: to look again, by this very pass."""
+    reconciled, rebuilt = wish(desired, RECONCILE), wish(desired, REBUILD)
+    running = scene.running
+    return {
+        **scene.handled,
+        **({RECONCILE: reconciled} if reconciled else {}),
+        **({REBUILD: rebuilt} if rebuilt and running and running.rebuild == rebuilt else {}),
+    }

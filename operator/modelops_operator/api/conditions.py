@@ -59,7 +59,7 @@ def merge_conditions(
                 "status": condition.status,
                 "observedGeneration": generation,
                 "lastTransitionTime": since or timestamp(now),
-                "reason": condition.reason,
+                "reason": str(condition.reason),
                 "message": _shortened(condition.message),
             }
         )

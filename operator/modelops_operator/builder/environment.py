@@ -1,0 +1,215 @@
+"""Environments: the base image with an installed lock on top, kept in the registry.
+
+An environment depends on the base, the lock and the version of Python, and on nothing else, so it
+is made once and found again by a tag that is a hash of these. The registry is the only memory:
+first the target repository is asked for the whole environment (then nothing need be sent or
+mounted), next the cache repository, then the cache repository for each single layer (which a lock
+that differs in one package shares with others); only what nobody has is built from wheels.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from modelops_operator.adapters.oci import Blob, Registry
+from modelops_operator.builder.bytecode import same_version
+from modelops_operator.builder.image import (
+    Base,
+    Image,
+    Repository,
+    canonical,
+    copy_layer,
+    read_image,
+)
+from modelops_operator.builder.layers import Layer, write_layer
+from modelops_operator.builder.lock import Lock, LockedWheel
+from modelops_operator.builder.target import Target
+from modelops_operator.builder.transfer import Transfer
+from modelops_operator.builder.wheels import PREFIX, WheelStore, frame, installed
+
+LAYOUT: Final = 1
+"""Raised whenever the same wheels give another layer: older layers are then not used again."""
+SINGLES: Final = 24
+"""The largest wheels get a layer each; the others share one."""
+VARIABLES: Final = {
+    "PATH": f"/{PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",  # noqa: S108 (the one folder that pods may write to)
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Wheels that share a layer."""
+
+    wheels: tuple[LockedWheel, ...]
+    framed: bool = False
+    """Also holds what makes the prefix a virtual environment."""
+
+    def tag(self, python: str) -> str:
+        """Give the tag that the layer is remembered by."""
+        content = [
+            *(LAYOUT, python, same_version(python), self.framed),
+            *(wheel.sha256 for wheel in self.wheels),
+        ]
+        return f"layer-{sha256(canonical(content)).hexdigest()[:32]}"
+
+    @property
+    def content(self) -> str:
+        """Tell in words what the layer holds."""
+        names = [f"{wheel.name} {wheel.version}" for wheel in self.wheels]
+        return ", ".join(["virtual environment", *names] if self.framed else names)
+
+
+def grouped(lock: Lock) -> tuple[Group, ...]:
+    """Deal wheels to layers: large ones alone, small ones together, our own apart."""
+    fetched = [wheel for wheel in lock.wheels if not wheel.local]
+    largest = sorted(fetched, key=lambda wheel: (-wheel.size, wheel.name))[:SINGLES]
+    rest = tuple(wheel for wheel in fetched if wheel not in largest)
+    own = tuple(wheel for wheel in lock.wheels if wheel.local)
+    return (
+        *(Group((wheel,)) for wheel in sorted(largest)),
+        *([Group(rest)] if rest else []),
+        Group(own, framed=True),
+    )
+
+
+class Environments:
+    """Makes environments in one registry, and finds them again."""
+
+    def __init__(
+        self, registry: Registry, cache_repository: str, wheels: WheelStore, folder: Path
+    ) -> None:
+        self._registry = registry
+        self._cache = Repository(registry, cache_repository)
+        self._wheels = wheels
+        self._folder = folder
+        self._images: dict[str, Image] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._processors = asyncio.Semaphore(os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "layers")
+
+    async def ensure(
+        self, repository: str, *, base: Base, lock: Lock, target: Target, transfer: Transfer
+    ) -> Image:
+        """Give the environment, with all of its layers in `repository`.
+
+        Raises BuildError or RegistryError, possibly several of them in an ExceptionGroup.
+        """
+        tag = _tag(base, lock, target)
+        # Builds of one environment wait for the first of them instead of doing its work again.
+        async with self._locks.setdefault(tag, asyncio.Lock()):
+            image = await self._remembered(repository, tag)
+            if image is not None:
+                _count_reused(image, transfer)
+                return image
+            image = await self._remembered(self._cache.name, tag)
+            if image is None:
+                image = await self._make(base, lock, target, transfer)
+                await self._remember(self._cache.name, tag, image)
+            else:
+                _count_reused(image, transfer)
+            transfer.begin("Mounting layers")
+            await self._mount(repository, image)
+            await self._remember(repository, tag, image)
+            return image
+
+    # --- memory ------------------------------------------------------------------------------
+
+    async def _remembered(self, repository: str, tag: str) -> Image | None:
+        manifest = await self._registry.manifest(repository, tag)
+        if manifest is None:
+            return None
+        if manifest.digest not in self._images:
+            image = await read_image(self._registry, repository, manifest.content)
+            self._images[manifest.digest] = image
+        return self._images[manifest.digest]
+
+    async def _remember(self, repository: str, tag: str, image: Image) -> None:
+        await self._registry.ensure(repository, image.config_blob())
+        await self._registry.put_manifest(repository, tag, image.manifest({}))
+
+    async def _mount(self, repository: str, image: Image) -> None:
+        destination = Repository(self._registry, repository)
+        async with asyncio.TaskGroup() as tasks:
+            for layer in image.layers:
+                tasks.create_task(self._mount_layer(layer, destination))
+
+    async def _mount_layer(self, layer: Layer, destination: Repository) -> None:
+        # No HEAD first: where a repository is new, which is when this runs, it has nothing yet.
+        if not await self._registry.mount(destination.name, layer.digest, self._cache.name):
+            await copy_layer(layer, self._cache, destination, self._folder)
+
+    # --- making ------------------------------------------------------------------------------
+
+    async def _make(self, base: Base, lock: Lock, target: Target, transfer: Transfer) -> Image:
+        transfer.begin("Reading the base image")
+        image = await base.read(target)
+        transfer.begin("Installing packages")
+        async with asyncio.TaskGroup() as tasks:
+            for layer in image.layers:
+                tasks.create_task(self._copy(layer, base, transfer))
+            making = [
+                tasks.create_task(self._layer(group, target, transfer)) for group in grouped(lock)
+            ]
+        return image.extended([task.result() for task in making], environment=VARIABLES)
+
+    async def _copy(self, layer: Layer, base: Base, transfer: Transfer) -> None:
+        sent = await copy_layer(layer, base.repository, self._cache, self._folder)
+        transfer.count(layer.size, sent=sent)
+
+    async def _layer(self, group: Group, target: Target, transfer: Transfer) -> Layer:
+        tag = group.tag(target.python)
+        known = await self._registry.manifest(self._cache.name, tag)
+        if known is not None:
+            layer = Layer.read(known.parsed()["layers"][0])
+            transfer.count(layer.size, sent=False)
+            return layer
+        async with asyncio.TaskGroup() as tasks:
+            fetching = [tasks.create_task(self._wheels.fetch(wheel)) for wheel in group.wheels]
+        paths = [task.result() for task in fetching]
+        async with self._processors:
+            layer, blob = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._write, group, paths, target
+            )
+        sent = await self._registry.ensure(self._cache.name, blob)
+        transfer.count(layer.size, sent=sent)
+        if isinstance(blob.content, Path):
+            blob.content.unlink()
+        await self._remember_layer(tag, layer, target)
+        return layer
+
+    def _write(self, group: Group, paths: Sequence[Path], target: Target) -> tuple[Layer, Blob]:
+        path = self._folder / group.tag(target.python)
+        with ExitStack() as stack:
+            wheels = zip(group.wheels, paths, strict=True)
+            entries = [
+                *(frame(target.python) if group.framed else ()),
+                *installed(wheels, target.python, stack),
+            ]
+            return write_layer(entries, path, content=group.content)
+
+    async def _remember_layer(self, tag: str, layer: Layer, target: Target) -> None:
+        """Store an image of this layer alone: it keeps the blob alive and the diff id known."""
+        image = Image(layers=(layer,), config={}, architecture=target.architecture)
+        await self._remember(self._cache.name, tag, image)
+
+
+def _count_reused(image: Image, transfer: Transfer) -> None:
+    for layer in image.layers:
+        transfer.count(layer.size, sent=False)
+
+
+def _tag(base: Base, lock: Lock, target: Target) -> str:
+    content: Iterable[object] = (
+        *(LAYOUT, base.reference.version, lock.digest, target.python, target.platform),
+        same_version(target.python),
+    )
+    return f"environment-{sha256(canonical(list(content))).hexdigest()[:32]}"

@@ -226,13 +226,21 @@ class Cluster:
             acted, self.pods = bool(self.pods), ()
             return acted
         before = copy.deepcopy((live, self.pods))
-        release = json.loads(live["metadata"]["annotations"].get("modelops.dev/release", "{}"))
-        models = release.get("models", [{"version": "?"}])
-        if models[0]["version"] in self.broken_versions:
+        image = live["spec"]["template"]["spec"]["containers"][0]["image"]
+        if self.versions_by_reference.get(image) in self.broken_versions:
             self._crash(live)
         else:
             self._serve(live)
         return (live, self.pods) != before
+
+    @property
+    def versions_by_reference(self) -> dict[str, str]:
+        """Tell which version of the predictor is in each image."""
+        return {
+            image["status"]["image"]["reference"]: image["spec"]["models"][0]["version"]
+            for image in self.images.values()
+            if "image" in image["status"]
+        }
 
     def _serve(self, live: dict[str, Any]) -> None:
         replicas = live["spec"]["replicas"]
@@ -318,7 +326,8 @@ def normalised(child: Mapping[str, Any]) -> dict[str, Any]:
     """Add the API server's defaults, write quantities its way, and drop what is empty."""
     live = copy.deepcopy(dict(child))
     live["metadata"] |= {"resourceVersion": "1", "creationTimestamp": "2026-03-01T12:00:00Z"}
-    DEFAULTS.get(child["kind"], lambda _: None)(live)
+    if child["kind"] in DEFAULTS:
+        DEFAULTS[child["kind"]](live)
     pruned: dict[str, Any] = _prune(live)
     return pruned
 

@@ -2,14 +2,15 @@
 
 import copy
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.core.state import ChildRef
+
 from tests.core.simulation import (
     CHILDREN,
     DEPLOYMENT,
@@ -40,6 +41,10 @@ def fail_registry(failure: Failure) -> Deed:
 
 def forget_registry(cluster: Cluster) -> None:
     cluster.registry.clear()
+
+
+def wait(cluster: Cluster) -> None:
+    cluster.now += timedelta(minutes=1)
 
 
 def scale(replicas: int) -> Deed:
@@ -115,6 +120,7 @@ DEEDS: tuple[Deed, ...] = (
     fail_registry(MISSING),
     fail_registry(SILENT),
     forget_registry,
+    wait,
     *(scale(replicas) for replicas in (0, 1, 3)),
     give_memory("2Gi"),
     pin("1"),
@@ -134,6 +140,7 @@ HARMLESS: tuple[Deed, ...] = (
     fail_registry(MISSING),
     fail_registry(SILENT),
     forget_registry,
+    wait,
     move_aliases("3"),
     upgrade_operator,
     wish_rebuild("b"),
@@ -150,13 +157,18 @@ def go_through(history: list[Deed], cluster: Cluster | None = None) -> Cluster:
     return cluster
 
 
+def write_first_spec(spec: dict[str, Any]) -> None:
+    spec.clear()
+    spec.update(copy.deepcopy(Cluster().object["spec"]))
+
+
 def mend(cluster: Cluster) -> Cluster:
     """Bring everything around to one and the same state, and let it come to rest."""
     cluster.broken_builds.clear()
     cluster.broken_versions.clear()
     cluster.config = configuration()
     cluster.object["metadata"]["annotations"] = {}
-    cluster.edit(lambda spec: (spec.clear(), spec.update(copy.deepcopy(Cluster().object["spec"]))))
+    cluster.edit(write_first_spec)
     move_aliases("9")(cluster)
     cluster.converge()
     return cluster

@@ -143,18 +143,18 @@ def _inquiry(
         references=spec.models.by_role(),
         found=scene.observed.models,
         settled=scene.serves(spec),
-        waited=_waited(scene, now),
+        waited=_waited(scene, config.mlflow.settle, now),
         settle=config.mlflow.settle,
     )
 
 
-def _waited(scene: Scene, now: datetime) -> timedelta | None:
+def _waited(scene: Scene, settle: timedelta, now: datetime) -> timedelta | None:
     """Tell for how long the aliases have been leading to different trainings."""
     former = scene.former(ConditionType.MODELS_RESOLVED)
     if former.get("reason") != Reason.WAITING_FOR_RELEASE:
         return None
     if former["status"] == "False":
-        return timedelta.max  # It had lasted too long already.
+        return settle  # It had lasted too long already.
     return now - datetime.fromisoformat(former["lastTransitionTime"])
 
 

@@ -1,5 +1,8 @@
 """How a build fails: with a reason and a sentence for the person who reads the condition."""
 
+from typing import Self
+
+from modelops_operator.adapters.oci import RegistryError
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.reasons import Reason
 
@@ -13,6 +16,13 @@ class BuildError(Exception):
         self.log = log
         """What the step said before it failed; may be empty."""
 
+    @classmethod
+    def of_program(cls, program: str, output: str) -> Self:
+        """Tell of a program that failed, in its own words."""
+        message = f"{program} failed: {' '.join(output.split())[:1000]}"
+        failure = Failure(reason=Reason.BUILD_FAILED, message=message, permanent=True)
+        return cls(failure, output)
+
 
 def broken(reason: Reason, message: str, log: str = "") -> BuildError:
     """Make the error for what only a person can mend."""
@@ -22,3 +32,17 @@ def broken(reason: Reason, message: str, log: str = "") -> BuildError:
 def passing(reason: Reason, message: str, log: str = "") -> BuildError:
     """Make the error for what may be better at the next attempt."""
     return BuildError(Failure(reason=reason, message=message, permanent=False), log)
+
+
+def first_failure(error: Exception) -> BuildError | RegistryError:
+    """Find what a person should hear of in the errors of tasks that ran side by side.
+
+    What only a person can mend comes before what may pass. Raises the error itself when it holds
+    anything but failures: then the fault is ours.
+    """
+    if isinstance(error, BuildError | RegistryError):
+        return error
+    if not isinstance(error, ExceptionGroup):
+        raise error
+    failures = [first_failure(part) for part in error.exceptions]
+    return max(failures, key=lambda failure: failure.failure.permanent)

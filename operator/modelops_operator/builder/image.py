@@ -174,3 +174,13 @@ async def copy_layer(
     await registry.push(destination.name, Blob(digest=layer.digest, size=layer.size, content=path))
     path.unlink()
     return True
+
+
+async def publish(
+    destination: Repository, image: Image, *, tag: str, annotations: Mapping[str, str]
+) -> str:
+    """Store an image whose layers are there, and give its digest."""
+    await destination.registry.push(destination.name, image.config_blob())
+    return await destination.registry.put_manifest(
+        destination.name, tag, image.manifest(annotations)
+    )

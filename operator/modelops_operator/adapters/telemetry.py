@@ -1,0 +1,72 @@
+"""Where telemetry comes from: one Protocol, its implementations beside it.
+
+A source is asked for the whole fleet at once, at every `config.monitoring.interval`, and hands
+over what is new. It keeps no windows and judges nothing: that is `core.health`. The loop is
+
+    readings = await source.collect(targets, now)
+    for key, reading in readings.items():
+        store.add(key, reading.lines)                                # core.health.windows
+        history = store.history(key, running_revision)
+        health = evaluate(history, watch, now, settle=source.settle)  # core.health.evaluate
+    store.retain(keys)
+
+where `watch` carries `reading.failure`. After a restart the first `collect` hands over what is
+still to be had, so that nothing needs to be saved.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from modelops_runtime.telemetry import Line
+
+from modelops_operator.api.facts import Failure
+
+Key = tuple[str, str]
+"""Namespace and name of a ModelDeployment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One ModelDeployment to read the telemetry of."""
+
+    namespace: str
+    name: str
+    pods: Sequence[Mapping[str, Any]] = ()
+    """Its live pods as the API server tells them, of whatever revision, terminating ones
+    included: a pod's last line is written while it terminates."""
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one `collect` brought for one target."""
+
+    lines: tuple[Line, ...] = ()
+    """New lines, each handed over once, of whatever revision. `Line.pod` and the model are true:
+    what a pod says of others is left out."""
+    failure: Failure | None = None
+    """What could not be read, even if the rest could. It will be read the next time."""
+    damaged: int = 0
+    """Lines that look like telemetry and cannot be understood."""
+    foreign: int = 0
+    """Lines that speak for another model or revision than their pod's."""
+
+
+class TelemetrySource(Protocol):
+    """A place that the pods' telemetry can be read from."""
+
+    @property
+    def settle(self) -> timedelta:
+        """How long after the end of a window its lines may still be on their way."""
+
+    async def collect(self, targets: Sequence[Target], now: datetime) -> Mapping[Key, Reading]:
+        """Read what is new for every target. Never raises: a failure is part of a reading."""
+
+    async def close(self) -> None:
+        """Give back what is held. The client is the caller's."""

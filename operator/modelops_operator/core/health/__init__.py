@@ -1,0 +1,1 @@
+"""From the pods' histograms to a verdict: statistics, windows, evaluation. Pure."""

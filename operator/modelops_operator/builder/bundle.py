@@ -4,9 +4,13 @@ It travels inside the builder's image, a folder for each version, so that buildi
 models resolves nothing and every image of one runtime has the same libraries.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from packaging.metadata import Metadata
+from packaging.requirements import Requirement
 
 from modelops_operator.api.reasons import Reason
 from modelops_operator.builder.failures import broken
@@ -14,6 +18,8 @@ from modelops_operator.builder.lock import Lock, read_lock
 from modelops_operator.builder.target import Target
 
 LOCK_FILE: Final = "pylock.toml"
+SERVE: Final = "serve"
+"""The extra of the runtime that serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,17 @@ class Bundle:
     version: str
     wheel: Path
     lock_content: bytes
+
+    def requirements(self) -> list[str]:
+        """Give what the runtime requires to serve, for resolving together with models."""
+        with zipfile.ZipFile(self.wheel) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+            metadata = Metadata.from_email(archive.read(name), validate=False)
+        return [
+            _unconditional(requirement)
+            for requirement in metadata.requires_dist or ()
+            if requirement.marker is None or requirement.marker.evaluate({"extra": SERVE})
+        ]
 
     def lock(self, target: Target) -> Lock:
         """Give the lock of the runtime alone."""
@@ -54,3 +71,8 @@ def write_bundle(folder: Path, version: str, wheel: Path, lock_content: bytes) -
     (place / wheel.name).write_bytes(wheel.read_bytes())
     (place / LOCK_FILE).write_bytes(lock_content)
     return place
+
+
+def _unconditional(requirement: Requirement) -> str:
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}{requirement.specifier}"

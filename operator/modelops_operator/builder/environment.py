@@ -81,23 +81,29 @@ def grouped(lock: Lock) -> tuple[Group, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one build works with."""
+
+    folder: Path
+    """For files that are not needed after it."""
+    wheels: WheelStore
+    transfer: Transfer
+
+
 class Environments:
     """Makes environments in one registry, and finds them again."""
 
-    def __init__(
-        self, registry: Registry, cache_repository: str, wheels: WheelStore, folder: Path
-    ) -> None:
+    def __init__(self, registry: Registry, cache_repository: str) -> None:
         self._registry = registry
         self._cache = Repository(registry, cache_repository)
-        self._wheels = wheels
-        self._folder = folder
         self._images: dict[str, Image] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._processors = asyncio.Semaphore(os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "layers")
 
     async def ensure(
-        self, repository: str, *, base: Base, lock: Lock, target: Target, transfer: Transfer
+        self, repository: str, *, base: Base, lock: Lock, target: Target, job: Job
     ) -> Image:
         """Give the environment, with all of its layers in `repository`.
 
@@ -108,16 +114,16 @@ class Environments:
         async with self._locks.setdefault(tag, asyncio.Lock()):
             image = await self._remembered(repository, tag)
             if image is not None:
-                _count_reused(image, transfer)
+                _count_reused(image, job.transfer)
                 return image
             image = await self._remembered(self._cache.name, tag)
             if image is None:
-                image = await self._make(base, lock, target, transfer)
+                image = await self._make(base, lock, target, job)
                 await self._remember(self._cache.name, tag, image)
             else:
-                _count_reused(image, transfer)
-            transfer.begin("Mounting layers")
-            await self._mount(repository, image)
+                _count_reused(image, job.transfer)
+            job.transfer.begin("Mounting layers")
+            await self._mount(repository, image, job)
             await self._remember(repository, tag, image)
             return image
 
@@ -136,70 +142,68 @@ class Environments:
         await self._registry.ensure(repository, image.config_blob())
         await self._registry.put_manifest(repository, tag, image.manifest({}))
 
-    async def _mount(self, repository: str, image: Image) -> None:
+    async def _mount(self, repository: str, image: Image, job: Job) -> None:
         destination = Repository(self._registry, repository)
         async with asyncio.TaskGroup() as tasks:
             for layer in image.layers:
-                tasks.create_task(self._mount_layer(layer, destination))
+                tasks.create_task(self._mount_layer(layer, destination, job))
 
-    async def _mount_layer(self, layer: Layer, destination: Repository) -> None:
+    async def _mount_layer(self, layer: Layer, destination: Repository, job: Job) -> None:
         # No HEAD first: where a repository is new, which is when this runs, it has nothing yet.
         if not await self._registry.mount(destination.name, layer.digest, self._cache.name):
-            await copy_layer(layer, self._cache, destination, self._folder)
+            await copy_layer(layer, self._cache, destination, job.folder)
 
     # --- making ------------------------------------------------------------------------------
 
-    async def _make(self, base: Base, lock: Lock, target: Target, transfer: Transfer) -> Image:
-        transfer.begin("Reading the base image")
+    async def _make(self, base: Base, lock: Lock, target: Target, job: Job) -> Image:
+        job.transfer.begin("Reading the base image")
         image = await base.read(target)
-        transfer.begin("Installing packages")
+        job.transfer.begin("Installing packages")
         async with asyncio.TaskGroup() as tasks:
             for layer in image.layers:
-                tasks.create_task(self._copy(layer, base, transfer))
-            making = [
-                tasks.create_task(self._layer(group, target, transfer)) for group in grouped(lock)
-            ]
+                tasks.create_task(self._copy(layer, base, job))
+            making = [tasks.create_task(self._layer(group, target, job)) for group in grouped(lock)]
         return image.extended([task.result() for task in making], environment=VARIABLES)
 
-    async def _copy(self, layer: Layer, base: Base, transfer: Transfer) -> None:
-        sent = await copy_layer(layer, base.repository, self._cache, self._folder)
-        transfer.count(layer.size, sent=sent)
+    async def _copy(self, layer: Layer, base: Base, job: Job) -> None:
+        sent = await copy_layer(layer, base.repository, self._cache, job.folder)
+        job.transfer.count(layer.size, sent=sent)
 
-    async def _layer(self, group: Group, target: Target, transfer: Transfer) -> Layer:
+    async def _layer(self, group: Group, target: Target, job: Job) -> Layer:
         tag = group.tag(target.python)
         known = await self._registry.manifest(self._cache.name, tag)
         if known is not None:
             layer = Layer.read(known.parsed()["layers"][0])
-            transfer.count(layer.size, sent=False)
+            job.transfer.count(layer.size, sent=False)
             return layer
         async with asyncio.TaskGroup() as tasks:
-            fetching = [tasks.create_task(self._wheels.fetch(wheel)) for wheel in group.wheels]
+            fetching = [tasks.create_task(job.wheels.fetch(wheel)) for wheel in group.wheels]
         paths = [task.result() for task in fetching]
         async with self._processors:
             layer, blob = await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._write, group, paths, target
+                self._threads, _write, group, paths, target, job.folder
             )
         sent = await self._registry.ensure(self._cache.name, blob)
-        transfer.count(layer.size, sent=sent)
+        job.transfer.count(layer.size, sent=sent)
         if isinstance(blob.content, Path):
             blob.content.unlink()
         await self._remember_layer(tag, layer, target)
         return layer
 
-    def _write(self, group: Group, paths: Sequence[Path], target: Target) -> tuple[Layer, Blob]:
-        path = self._folder / group.tag(target.python)
-        with ExitStack() as stack:
-            wheels = zip(group.wheels, paths, strict=True)
-            entries = [
-                *(frame(target.python) if group.framed else ()),
-                *installed(wheels, target.python, stack),
-            ]
-            return write_layer(entries, path, content=group.content)
-
     async def _remember_layer(self, tag: str, layer: Layer, target: Target) -> None:
         """Store an image of this layer alone: it keeps the blob alive and the diff id known."""
         image = Image(layers=(layer,), config={}, architecture=target.architecture)
         await self._remember(self._cache.name, tag, image)
+
+
+def _write(group: Group, paths: Sequence[Path], target: Target, folder: Path) -> tuple[Layer, Blob]:
+    with ExitStack() as stack:
+        wheels = zip(group.wheels, paths, strict=True)
+        entries = [
+            *(frame(target.python) if group.framed else ()),
+            *installed(wheels, target.python, stack),
+        ]
+        return write_layer(entries, folder / group.tag(target.python), content=group.content)
 
 
 def _count_reused(image: Image, transfer: Transfer) -> None:

@@ -24,7 +24,7 @@ from modelops_operator.adapters.oci import RegistryError
 from modelops_operator.api.config import BuilderConfig, RegistryConfig
 from modelops_operator.builder.bundle import LOCK_FILE, write_bundle
 from modelops_operator.builder.connections import Connections, connected
-from modelops_operator.builder.environment import Environments
+from modelops_operator.builder.environment import Environments, Job
 from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.image import Repository, publish
 from modelops_operator.builder.layers import Entry, write_layer
@@ -108,6 +108,7 @@ class Workshop:
 
     connections: Connections
     environments: Environments
+    wheels: WheelStore
     base: str
     target: Target
     folder: Path
@@ -124,7 +125,7 @@ class Workshop:
             base=await self.connections.base(self.base),
             lock=lock,
             target=self.target,
-            transfer=transfer,
+            job=Job(self.folder, self.wheels, transfer),
         )
         layers = []
         if files := list(extra):
@@ -167,10 +168,9 @@ async def build_images(
             environments = Environments(
                 await connections.registry(config.host),
                 _under(config, "cache"),
-                WheelStore(wheels, await connections.index()),
-                folder,
             )
-            workshop = Workshop(connections, environments, base, target, folder)
+            store = WheelStore(wheels, await connections.index())
+            workshop = Workshop(connections, environments, store, base, target, folder)
             operator_lock = sources.lock(sources.operator_lock, target)
             builder_lock = sources.lock(sources.builder_lock, target)
             return {

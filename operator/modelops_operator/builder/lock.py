@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from uv import find_uv_bin
 
+from modelops_operator.api.config import BuilderConfig
 from modelops_operator.api.reasons import Reason
 from modelops_operator.builder.failures import BuildError, broken, passing
 from modelops_operator.builder.target import Target
@@ -146,20 +147,23 @@ async def resolve(
     requirements: Iterable[str],
     target: Target,
     *,
-    index_urls: Iterable[str],
-    ca_bundle: Path | None,
+    config: BuilderConfig,
     constraints: Iterable[str] = (),
+    preferred: bytes = b"",
 ) -> Lock:
     """Let uv find the wheels that satisfy requirements, and lock them.
 
-    No other index is asked than those given, the first one first; nothing is built from source.
+    No other index is asked than those configured; nothing is built from source. Where there is a
+    choice, the versions of the lock `preferred` are taken, so that images share layers.
     Raises BuildError when there is no solution, or the index does not answer.
     """
-    first, *others = index_urls
+    first, *others = config.index_urls
     with tempfile.TemporaryDirectory(prefix="modelops-lock-") as folder:
         wanted = _write_lines(Path(folder, "requirements.in"), requirements)
         limits = _write_lines(Path(folder, "constraints.in"), constraints)
         result = Path(folder, "pylock.toml")
+        if preferred:
+            await asyncio.to_thread(result.write_bytes, preferred)
         command = [
             *(find_uv_bin(), "pip", "compile", str(wanted), "--constraint", str(limits)),
             *("--format", "pylock.toml", "--output-file", str(result), "--generate-hashes"),
@@ -169,7 +173,7 @@ async def resolve(
             *("--default-index", first),
             *(part for url in others for part in ("--index", url)),
         ]
-        await _run(command, cwd=folder, ca_bundle=ca_bundle)
+        await _run(command, cwd=folder, ca_bundle=config.ca_bundle)
         return read_lock(await asyncio.to_thread(result.read_bytes), target, origin="the models")
 
 

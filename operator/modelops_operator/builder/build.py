@@ -1,0 +1,282 @@
+"""From model versions to a pushed image: the builder as the shell uses it."""
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import httpx
+from modelops_runtime import bento
+
+from modelops_operator.adapters.oci import RegistryError, sha256
+from modelops_operator.api.config import OperatorConfig
+from modelops_operator.api.reasons import Reason
+from modelops_operator.api.resources import ImageModel, ModelImageSpec
+from modelops_operator.builder.bundle import Bundle, read_bundle
+from modelops_operator.builder.connections import Connections, connected
+from modelops_operator.builder.environment import Environments, Job
+from modelops_operator.builder.failures import BuildError, broken, first_failure
+from modelops_operator.builder.image import Image, Repository, publish
+from modelops_operator.builder.layers import Entry, Layer, write_layer
+from modelops_operator.builder.lock import Lock, resolve
+from modelops_operator.builder.models import FetchedModel, fetch, title
+from modelops_operator.builder.target import Target
+from modelops_operator.builder.transfer import Report, Transfer
+from modelops_operator.builder.wheels import WheelStore
+
+BENTO: Final = "opt/bento"
+MODELS: Final = f"{BENTO}/models"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltImage:
+    """An image in the registry."""
+
+    reference: str
+    """Repository and digest."""
+    digest: str
+    lock: str
+    """Digest of the lock: images that share it have the same libraries."""
+    pushed: int = field(compare=False)
+    """Bytes that were sent."""
+    reused: int = field(compare=False)
+    """Bytes that the registry had already."""
+
+
+class Builder:
+    """Builds images of models; several builds may run at the same time.
+
+    Its connections are opened with the first build and kept, so `close` it (or use it as an
+    asynchronous context manager). What it has built it remembers in the registry alone.
+    """
+
+    def __init__(self, config: OperatorConfig) -> None:
+        self._config = config
+        self._opening = asyncio.Lock()
+        self._connections: AbstractAsyncContextManager[Connections] | None = None
+        self._site: _Site | None = None
+
+    async def build(self, spec: ModelImageSpec, progress: Report) -> BuiltImage:
+        """Build and push the image that `spec` asks for.
+
+        `progress` is called with the step (words for people) and the bytes pushed so far. Raises
+        BuildError, which has a Failure for people and the last lines of the log. Cancelling it is
+        safe at any moment: nothing is tagged before all of it is there.
+        """
+        try:
+            site = await self._opened()
+            with tempfile.TemporaryDirectory(prefix="modelops-build-") as folder:
+                return await _Build(site, spec, Path(folder), Transfer(progress)).run()
+        except (BuildError, RegistryError, ExceptionGroup) as error:
+            failure = first_failure(error)
+            if isinstance(failure, BuildError):
+                raise failure from error
+            raise BuildError(failure.failure) from error
+        except OSError as error:
+            raise broken(
+                Reason.BUILD_FAILED,
+                f"the builder cannot work in {tempfile.gettempdir()}: {error}; give it more disk",
+            ) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        connections, self._connections, self._site = self._connections, None, None
+        if connections is not None:
+            await connections.__aexit__(None, None, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _opened(self) -> "_Site":
+        async with self._opening:
+            if self._site is None:
+                config = self._config
+                self._connections = connected(config.registry, config.builder.ca_bundle)
+                connections = await self._connections.__aenter__()
+                registry = await connections.registry(config.registry.host)
+                cache = f"{config.registry.prefix}/cache".lstrip("/")
+                self._site = _Site(
+                    config,
+                    connections,
+                    await connections.index(),
+                    Environments(registry, cache),
+                )
+            return self._site
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What all builds share."""
+
+    config: OperatorConfig
+    connections: Connections
+    index: httpx.AsyncClient
+    environments: Environments
+
+
+class _Build:
+    """One build."""
+
+    def __init__(self, site: _Site, spec: ModelImageSpec, folder: Path, transfer: Transfer) -> None:
+        self._site = site
+        self._spec = spec
+        self._folder = folder
+        self._transfer = transfer
+        self._predictor = next(model for model in spec.models if model.role == "predictor")
+
+    async def run(self) -> BuiltImage:
+        repository = await self._repository()
+        target = self._target()
+        bundle = await asyncio.to_thread(
+            read_bundle, self._site.config.builder.runtime_bundle, self._spec.runtime.version
+        )
+        self._transfer.begin("Fetching models")
+        models = await self._fetch()
+        lock = await self._lock(bundle, models, target)
+        async with asyncio.TaskGroup() as tasks:
+            environment = tasks.create_task(self._environment(repository.name, lock, target))
+            pushing = tasks.create_task(self._push_own(repository, models))
+        image = self._complete(environment.result(), pushing.result(), lock)
+        self._transfer.begin("Pushing the image")
+        return await self._publish(repository, image, lock)
+
+    async def _repository(self) -> Repository:
+        host, _, name = self._spec.repository.partition("/")
+        return Repository(await self._site.connections.registry(host), name)
+
+    def _target(self) -> Target:
+        if len(self._spec.platforms) != 1:
+            raise broken(
+                Reason.BUILD_FAILED,
+                "images for several platforms at once are not built yet; set `builder.platforms` "
+                "to one",
+            )
+        return Target(self._spec.python, self._spec.platforms[0])
+
+    # --- what goes in ------------------------------------------------------------------------
+
+    async def _fetch(self) -> Sequence[FetchedModel]:
+        async with asyncio.TaskGroup() as tasks:
+            fetching = [tasks.create_task(self._fetch_one(model)) for model in self._spec.models]
+        return [task.result() for task in fetching]
+
+    async def _fetch_one(self, model: ImageModel) -> FetchedModel:
+        folder = self._folder / "models" / model.role
+        await asyncio.to_thread(folder.mkdir, parents=True)
+        return await fetch(model, self._spec.tracking_uri, folder)
+
+    async def _lock(self, bundle: Bundle, models: Sequence[FetchedModel], target: Target) -> Lock:
+        heavy = [model for model in models if not model.fast]
+        if not heavy:
+            return bundle.lock(target)
+        self._transfer.begin("Resolving requirements")
+        asked = [model.requirements() for model in heavy]
+        lock = await resolve(
+            [*bundle.requirements(), *(line for part in asked for line in part.wanted)],
+            target,
+            constraints=[line for part in asked for line in part.constraints],
+            preferred=bundle.lock_content,
+            config=self._site.config.builder,
+        )
+        return lock.with_local([bundle.wheel])
+
+    async def _environment(self, repository: str, lock: Lock, target: Target) -> Image:
+        job = Job(self._folder, WheelStore(self._folder, self._site.index), self._transfer)
+        base = await self._site.connections.base(self._spec.base)
+        return await self._site.environments.ensure(
+            repository, base=base, lock=lock, target=target, job=job
+        )
+
+    async def _push_own(
+        self, repository: Repository, models: Sequence[FetchedModel]
+    ) -> Sequence[Layer]:
+        """Push the layers that are this image's own: the Bento, and each model."""
+        async with asyncio.TaskGroup() as tasks:
+            pushing = [
+                tasks.create_task(self._push("bento", repository, "Bento", self._skeleton())),
+                *(
+                    tasks.create_task(
+                        self._push(model.model.role, repository, model.title, _entries(model))
+                    )
+                    for model in models
+                ),
+            ]
+        return [task.result() for task in pushing]
+
+    async def _push(
+        self, name: str, repository: Repository, content: str, entries: Sequence[Entry]
+    ) -> Layer:
+        path = self._folder / f"{name}.layer"
+        layer, blob = await asyncio.to_thread(write_layer, entries, path, content=content)
+        sent = await repository.registry.ensure(repository.name, blob)
+        self._transfer.count(layer.size, sent=sent)
+        return layer
+
+    def _skeleton(self) -> Sequence[Entry]:
+        files = bento.skeleton(
+            name=self._spec.repository.rpartition("/")[2],
+            version=self._predictor.version,
+            python=self._spec.python,
+            models={str(model.role): f"{model.name}/{model.version}" for model in self._models()},
+        )
+        return [Entry.of(f"{BENTO}/{path}", content) for path, content in files.items()]
+
+    def _models(self) -> Sequence[ImageModel]:
+        return sorted(self._spec.models, key=lambda model: model.role)
+
+    # --- what comes out ----------------------------------------------------------------------
+
+    def _complete(self, environment: Image, layers: Sequence[Layer], lock: Lock) -> Image:
+        return environment.extended(
+            layers,
+            environment=bento.environment(),
+            entrypoint=bento.entrypoint(),
+            labels=self._labels(lock),
+        )
+
+    def _labels(self, lock: Lock) -> Mapping[str, str]:
+        models = {
+            f"modelops.dev/{model.role}": f"{model.name}/{model.version}"
+            for model in self._models()
+        }
+        return models | {
+            "modelops.dev/lock": lock.digest,
+            "modelops.dev/runtime": self._spec.runtime.version,
+            "modelops.dev/run": self._predictor.run_id,
+            "org.opencontainers.image.base.digest": self._spec.base.rpartition("@")[2],
+            "org.opencontainers.image.base.name": self._spec.base.partition("@")[0],
+            "org.opencontainers.image.title": title(self._predictor),
+            "org.opencontainers.image.version": self._predictor.version,
+        }
+
+    async def _publish(self, repository: Repository, image: Image, lock: Lock) -> BuiltImage:
+        labels = self._labels(lock)
+        digest = sha256(image.manifest(labels))
+        tag = f"{self._predictor.version}-{digest.partition(':')[2][:12]}"
+        await publish(repository, image, tag=tag, annotations=labels)
+        return BuiltImage(
+            reference=f"{self._spec.repository}@{digest}",
+            digest=digest,
+            lock=lock.digest,
+            pushed=self._transfer.pushed,
+            reused=self._transfer.reused,
+        )
+
+
+def _entries(model: FetchedModel) -> Sequence[Entry]:
+    return [
+        Entry.from_file(f"{MODELS}/{model.model.role}/{name}", path)
+        for name, path in model.files().items()
+    ]

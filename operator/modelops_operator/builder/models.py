@@ -1,0 +1,182 @@
+"""Fetches the files of model versions from MLflow, and executes none of them.
+
+Where a model has our flavor, only its files are fetched, checked against their digests, and a
+pickle among them is refused; of any other model the whole folder is taken as it is.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from modelops_runtime import flavor
+
+from modelops_operator.api.reasons import Reason
+from modelops_operator.api.resources import ImageModel
+from modelops_operator.builder.failures import BuildError, broken, passing
+from modelops_operator.builder.requirements import CONSTRAINTS, Requirements, read_requirements
+
+MLMODEL: Final = "MLmodel"
+_SETTINGS: Final = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+}
+"""A build is tried again as a whole: MLflow's own patience of minutes would only hide trouble."""
+_MISSING: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+_DENIED: Final = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedModel:
+    """A model version in a folder here."""
+
+    model: ImageModel
+    folder: Path
+    fast: bool
+    """It has our flavor: no library but the runtime's is needed to serve it."""
+
+    @property
+    def title(self) -> str:
+        """Name it for people."""
+        return title(self.model)
+
+    def files(self) -> Mapping[str, Path]:
+        """Give its files by their path inside the model; raise BuildError for links and devices."""
+        files = {}
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                name = path.relative_to(self.folder)
+                raise _invalid(self.model, f"holds {name}, which is not a plain file")
+            if path.is_file():
+                files[path.relative_to(self.folder).as_posix()] = path
+        return files
+
+    def requirements(self) -> Requirements:
+        """Read what it asks to be installed; raise BuildError if that is refused."""
+        listed = self.folder / "requirements.txt"
+        if not listed.is_file():
+            raise _invalid(self.model, "has no requirements.txt; log it with MLflow's `log_model`")
+        limits = self.folder / CONSTRAINTS
+        constraints = limits.read_text(encoding="utf-8") if limits.is_file() else None
+        text = listed.read_text(encoding="utf-8")
+        return read_requirements(text, constraints, model=self.title)
+
+
+def title(model: ImageModel) -> str:
+    """Name a model version for people."""
+    return f"model {model.name} version {model.version}"
+
+
+async def fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
+    """Bring a model version into `folder`, which must be empty.
+
+    Raises BuildError when MLflow does not have it, does not give it, or it is not what its flavor
+    says.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    return await asyncio.to_thread(_fetch, model, tracking_uri, folder)
+
+
+def _fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
+    try:
+        repository = _artifacts(model, tracking_uri)
+        found = {info.path for info in repository.list_artifacts("")}
+        if MLMODEL not in found:
+            raise _no_artifact(model, f"there is no {MLMODEL} among {sorted(found)[:10]}")
+        if flavor.DATA in found:
+            repository.download_artifacts(MLMODEL, str(folder))
+            if _has_flavor(model, folder):
+                repository.download_artifacts(flavor.DATA, str(folder))
+                _verify(model, folder)
+                return FetchedModel(model, folder, fast=True)
+        repository.download_artifacts("", str(folder))
+    except MlflowException as error:
+        raise _failed(model, tracking_uri, error) from error
+    except OSError as error:  # what `requests` raises too
+        raise _unreachable(model, tracking_uri, error) from error
+    return FetchedModel(model, folder, fast=False)
+
+
+def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
+    if tracking_uri.startswith("databricks"):
+        # Unity Catalog lends a short-lived credential for each version, by way of this address.
+        catalog = tracking_uri.replace("databricks", "databricks-uc", 1)
+        address = f"models:/{model.name}/{model.version}"
+        return get_artifact_repository(address, tracking_uri=tracking_uri, registry_uri=catalog)
+    client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    address = client.get_model_version_download_uri(model.name, model.version)
+    if address.startswith("models:/m-"):
+        address = client.get_logged_model(address.removeprefix("models:/")).artifact_location
+    if urlsplit(address).scheme in {"", "file"}:
+        # Whoever registers a model chooses this path: it would read the builder's own files.
+        raise _no_artifact(
+            model,
+            f"they are at {address}, a path on somebody's disk; run the MLflow server with "
+            "--artifacts-destination, so that it hands them out",
+        )
+    return get_artifact_repository(address, tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _has_flavor(model: ImageModel, folder: Path) -> bool:
+    try:
+        description = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf-8"))
+        return flavor.FLAVOR in description["flavors"]
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError) as error:
+        raise _invalid(model, f"has an {MLMODEL} that cannot be read ({error!r})") from error
+
+
+def _verify(model: ImageModel, folder: Path) -> None:
+    try:
+        info = flavor.read(folder)
+        flavor.verify(info)
+    except flavor.FlavorError as error:
+        raise _invalid(model, f"is damaged: {error}") from error
+    if info.role != model.role:
+        raise _invalid(model, f"was made as a {info.role} model, and is used as {model.role}")
+
+
+# --- failures ------------------------------------------------------------------------------
+
+
+def _failed(model: ImageModel, tracking_uri: str, error: MlflowException) -> BuildError:
+    if error.error_code in _MISSING:
+        return _no_artifact(model, str(error))
+    if error.error_code in _DENIED or " 401" in str(error) or " 403" in str(error):
+        return broken(
+            Reason.REGISTRY_DENIED,
+            f"{title(model)}: MLflow at {tracking_uri} refuses its files ({_short(error)}); check "
+            "the builder's MLflow credentials",
+        )
+    return _unreachable(model, tracking_uri, error)
+
+
+def _unreachable(model: ImageModel, tracking_uri: str, error: Exception) -> BuildError:
+    return passing(
+        Reason.REGISTRY_UNREACHABLE,
+        f"{title(model)}: its files cannot be fetched from MLflow at {tracking_uri} "
+        f"({_short(error)}); it is tried again",
+    )
+
+
+def _no_artifact(model: ImageModel, why: str) -> BuildError:
+    return broken(
+        Reason.ARTIFACT_NOT_FOUND,
+        f"{title(model)} has no files that can be used: {why[:500]}. Log and register it again",
+    )
+
+
+def _invalid(model: ImageModel, what: str) -> BuildError:
+    return broken(Reason.MODEL_INVALID, f"{title(model)} {what}")
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]

@@ -519,6 +519,13 @@ def test_a_wish_to_rebuild_is_granted_once() -> None:
     cluster.converge()
     assert cluster.children == rebuilt
     assert len(cluster.images) == 2
+    move(cluster, "2")
+    cluster.converge()
+    assert [image["spec"].get("rebuild") for image in cluster.images.values()] == [
+        None,
+        "monday",
+        None,
+    ]
 
 
 def test_a_wish_to_reconcile_is_remembered() -> None:

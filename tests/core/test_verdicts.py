@@ -93,6 +93,7 @@ CALM = {"name": "SCHL", "psi": "0.01", "severity": "None"}
         ("other calm features", judged(evidence(10, features=[CALM])), False),
         ("another value", judged(evidence(10, value="0.04")), True),
         ("a value that is gone", judged(evidence(10, value=None)), True),
+        ("a value that is no number", judged(evidence(10, value="many")), True),
         ("a severity", judged(evidence(10, severity="Warn")), True),
         ("a feature that drifts", judged(evidence(10, features=[WARNED])), True),
         ("a verdict", judged(evidence(10), drift="True", reason="DriftAlert"), True),
@@ -119,7 +120,7 @@ def test_before_anything_is_evaluated_nothing_is_known() -> None:
 @pytest.mark.parametrize(
     ("roles", "expected"),
     [
-        ({Role.PREDICTOR}, ["NoDetector", "NoDetector", "NoDetector"]),
+        ({Role.PREDICTOR}, ["NoDetector", "NoDetector", "Receiving"]),
         ({Role.PREDICTOR, Role.DRIFT}, ["NoDrift", "NoDetector", "Receiving"]),
         ({Role.PREDICTOR, Role.OUTLIER}, ["NoDetector", "OutliersNormal", "Receiving"]),
     ],
@@ -130,6 +131,14 @@ def test_without_a_detector_there_is_no_verdict(
     for previous in ({}, BEFORE):
         found = said(judged(evidence()), previous, roles)
         assert [reason for _, reason in found.values()] == expected
+
+
+def test_a_predictor_alone_is_not_judged() -> None:
+    unknown = ("Unknown", "NoDetector")
+    expected = {DRIFT: unknown, OUTLIERS: unknown, HEALTHY: unknown}
+    assert said(None, {}, {Role.PREDICTOR}) == expected
+    told = verdicts(None, {Role.PREDICTOR}, {}, START).conditions
+    assert said(None, written(Health(conditions=told, evidence={})), {Role.PREDICTOR}) == expected
 
 
 def test_a_new_detector_is_waited_for() -> None:

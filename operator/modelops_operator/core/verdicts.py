@@ -62,11 +62,12 @@ def _complete(
 
 
 def _verdict(type_: ConditionType, found: Condition | None, roles: AbstractSet[Role]) -> Condition:
-    wanted = roles & WATCHED_BY[type_]
-    if not wanted:
+    # Without any detector, pods still report their requests, and may be healthy in that.
+    telling = found is not None and type_ is ConditionType.MONITORING_HEALTHY
+    if not telling and not roles & WATCHED_BY[type_]:
         names = " or ".join(f"spec.models.{role}" for role in Role if role in WATCHED_BY[type_])
         return Condition(type_, "Unknown", Reason.NO_DETECTOR, f"no detector is given in {names}")
-    if found is None or found.reason == Reason.NO_DETECTOR:
+    if found is None or (found.reason == Reason.NO_DETECTOR and roles & WATCHED_BY[type_]):
         message = "no window has been evaluated yet"
         return Condition(type_, "Unknown", Reason.AWAITING_TELEMETRY, message)
     return found

@@ -24,14 +24,16 @@ def wish(desired: ModelDeployment, name: str) -> str | None:
 
 
 def pending_rebuild(scene: Scene, desired: ModelDeployment) -> str | None:
-    """Give the value of the wish, unless what runs was built for it."""
+    """Give the value of the wish, unless it was granted before."""
     wished = wish(desired, REBUILD)
-    granted = {scene.handled.get(REBUILD), scene.running.rebuild if scene.running else None}
-    return None if wished in granted else wished
+    return None if wished == scene.handled.get(REBUILD) else wished
 
 
 def granted_wishes(scene: Scene, desired: ModelDeployment) -> Mapping[str, str]:
-    """Remember the wishes that are granted: to look again, by this very pass."""
+    """Remember the wishes that are granted.
+
+    To look again is granted by this very pass, to rebuild when what runs was built for it.
+    """
     reconciled, rebuilt = wish(desired, RECONCILE), wish(desired, REBUILD)
     running = scene.running
     return {

@@ -1,0 +1,167 @@
+"""Real counterparts for the builder: a registry, and wheels made on the spot."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from modelops_operator.adapters.oci import Registry
+from modelops_operator.builder.image import Image, Repository, publish
+from modelops_operator.builder.layers import Entry, write_layer
+from modelops_operator.builder.lock import LockedWheel, local_wheel
+
+MakeWheel = Callable[..., LockedWheel]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass(frozen=True)
+class RunningRegistry:
+    host: str
+    data: Path
+
+    def connect(self, **settings: object) -> Registry:
+        return Registry(self.host, insecure=True, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def registry_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Debian's docker-registry: installed, in the cache, or fetched as a package and unpacked."""
+    if found := shutil.which("docker-registry"):
+        return Path(found)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    binary = home / "modelops" / "docker-registry" / "usr" / "bin" / "docker-registry"
+    if not binary.exists():
+        folder = tmp_path_factory.mktemp("deb")
+        folder.chmod(0o777)
+        command = ["apt-get", "download", "-qq", "docker-registry"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        (package,) = folder.glob("*.deb")
+        subprocess.run(["dpkg", "-x", package, folder / "root"], check=True)
+        binary.parent.parent.parent.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder / "root", binary.parents[2], dirs_exist_ok=True)
+    return binary
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_for(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    name, port = host.split(":")
+    for _ in range(200):
+        try:
+            socket.create_connection((name, int(port)), timeout=1).close()
+        except OSError:
+            if process.poll() is not None:
+                raise RuntimeError(log.read_text()) from None
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"no registry at {host}")
+
+
+StartRegistry = Callable[..., RunningRegistry]
+
+
+@pytest.fixture(scope="session")
+def start_registry(
+    registry_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartRegistry]:
+    """Start registries; `extra` is appended to the configuration."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(extra: str = "") -> RunningRegistry:
+        folder = tmp_path_factory.mktemp("registry")
+        host = f"127.0.0.1:{free_port()}"
+        config = folder / "config.yml"
+        config.write_text(
+            f"""version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}
+http: {{addr: "{host}"}}
+{extra}"""
+        )
+        log = (folder / "log").open("wb")
+        with log:
+            running.append(
+                subprocess.Popen([registry_binary, "serve", config], stdout=log, stderr=log)
+            )
+        _wait_for(host, running[-1], folder / "log")
+        return RunningRegistry(host, folder / "data")
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def registry(start_registry: StartRegistry) -> RunningRegistry:
+    return start_registry()
+
+
+@pytest.fixture(scope="session")
+def base(registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A base image that holds one file: what is in it does not matter to the builder."""
+    path = tmp_path_factory.mktemp("base") / "layer"
+
+    async def push() -> str:
+        async with registry.connect() as client:
+            repository = Repository(client, "modelops/base")
+            layer, blob = write_layer([Entry.of("etc/base", b"base")], path, content="base")
+            await client.push(repository.name, blob)
+            image = Image(layers=(layer,), config={"Env": ["LANG=C.UTF-8"]}, architecture="amd64")
+            return await publish(repository, image, tag="latest", annotations={})
+
+    return f"{registry.host}/modelops/base@{asyncio.run(push())}"
+
+
+@pytest.fixture
+def make_wheel(tmp_path: Path) -> MakeWheel:
+    """Make a wheel of files; metadata and RECORD are added unless `bare`."""
+
+    def make(
+        files: Mapping[str, bytes],
+        name: str = "toy",
+        version: str = "1.0",
+        *,
+        modes: Mapping[str, int] | None = None,
+        bare: bool = False,
+    ) -> LockedWheel:
+        info = f"{name}-{version}.dist-info"
+        content = dict(files)
+        if not bare:
+            content[f"{info}/METADATA"] = f"Name: {name}\nVersion: {version}\n".encode()
+            content[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\n"
+            content[f"{info}/RECORD"] = "".join(
+                f"{path},sha256={_record(data)},{len(data)}\n" for path, data in content.items()
+            ).encode()
+        path = tmp_path / f"{name}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, data in content.items():
+                entry = zipfile.ZipInfo(member)
+                entry.external_attr = (modes or {}).get(member, 0o100644) << 16
+                archive.writestr(entry, data)
+        return local_wheel(path)
+
+    return make
+
+
+def _record(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

@@ -1,0 +1,172 @@
+import csv
+import io
+import marshal
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import CodeType
+from urllib.parse import urlsplit
+
+import pytest
+from modelops_operator.builder.bytecode import Compiler, same_version
+from modelops_operator.builder.failures import BuildError
+from modelops_operator.builder.layers import Entry
+from modelops_operator.builder.lock import LockedWheel
+from modelops_operator.builder.wheels import frame, installed
+
+pytestmark = pytest.mark.unit
+
+MakeWheel = Callable[..., LockedWheel]
+
+PYTHON = "3.11" if same_version("3.11") else "3.12" if same_version("3.12") else "3.13"
+SITE = f"opt/venv/lib/python{PYTHON}/site-packages"
+
+
+def install(wheel: LockedWheel, python: str = PYTHON) -> Mapping[str, tuple[Entry, bytes]]:
+    path = Path(urlsplit(wheel.url).path)
+    with ExitStack() as stack:
+        entries = list(installed([(wheel, path)], python, stack))
+        return {entry.path: (entry, entry.open().read()) for entry in entries}
+
+
+def test_lays_out_modules_scripts_and_data(make_wheel: MakeWheel) -> None:
+    wheel = make_wheel(
+        {
+            "toy/__init__.py": b"X = 1\n",
+            "toy/lib.so": b"\x7fELF",
+            "toy-1.0.data/purelib/pure.py": b"",
+            "toy-1.0.data/platlib/plat.py": b"",
+            "toy-1.0.data/scripts/run": b"#!python\nprint()\n",
+            "toy-1.0.data/scripts/tool": b"\x7fELF",
+            "toy-1.0.data/data/share/toy/file": b"data",
+            "toy-1.0.data/headers/toy.h": b"//",
+            "toy-1.0.dist-info/entry_points.txt": b"[console_scripts]\n"
+            b"toy = toy.cli:App.main\nToy-2=toy:main [extra]\n[other]\nx = y\n",
+        },
+        modes={"toy/lib.so": 0o104755, "toy/__init__.py": 0o100600},
+    )
+    files = install(wheel)
+    assert {path for path in files if not path.startswith(f"{SITE}/toy-1.0.dist-info")} == {
+        f"{SITE}/toy/__init__.py",
+        f"{SITE}/toy/__pycache__/__init__.cpython-{PYTHON.replace('.', '')}.pyc",
+        f"{SITE}/toy/lib.so",
+        f"{SITE}/pure.py",
+        f"{SITE}/__pycache__/pure.cpython-{PYTHON.replace('.', '')}.pyc",
+        f"{SITE}/plat.py",
+        f"{SITE}/__pycache__/plat.cpython-{PYTHON.replace('.', '')}.pyc",
+        "opt/venv/bin/run",
+        "opt/venv/bin/tool",
+        "opt/venv/bin/toy",
+        "opt/venv/bin/Toy-2",
+        "opt/venv/share/toy/file",
+        f"opt/venv/include/site/python{PYTHON}/toy/toy.h",
+    }
+    assert files[f"{SITE}/toy/lib.so"][0].executable, "and no setuid bit, which entries lack"
+    assert not files[f"{SITE}/toy/__init__.py"][0].executable
+    assert files["opt/venv/bin/run"][1] == b"#!/opt/venv/bin/python3\nprint()\n"
+    assert files["opt/venv/bin/tool"][1] == b"\x7fELF"
+    script = files["opt/venv/bin/toy"]
+    assert script[0].executable
+    assert script[1].startswith(b"#!/opt/venv/bin/python3\nimport sys\n\nfrom toy.cli import App\n")
+    assert b"sys.exit(App.main())" in script[1]
+
+
+def test_the_record_lists_every_file_with_its_hash(make_wheel: MakeWheel) -> None:
+    wheel = make_wheel(
+        {
+            "toy.py": b"X = 1\n",
+            "with,comma.txt": b"",
+            "toy-1.0.dist-info/entry_points.txt": b"[console_scripts]\ntoy = toy:main\n",
+        }
+    )
+    files = install(wheel)
+    record = files[f"{SITE}/toy-1.0.dist-info/RECORD"][1].decode()
+    rows = list(csv.reader(io.StringIO(record)))
+    listed = {
+        name.replace("../../..", "opt/venv") if name.startswith("..") else f"{SITE}/{name}"
+        for name, _, _ in rows
+    }
+    assert listed == set(files)
+    sizes = {name: int(size) for name, _, size in rows if size}
+    assert sizes["toy.py"] == 6
+    assert sizes["../../../bin/toy"] == len(files["opt/venv/bin/toy"][1])
+    assert not [
+        name for name, hash_, _ in rows if not hash_ and not name.endswith(("pyc", "RECORD"))
+    ]
+
+
+def test_byte_code_has_the_final_path_and_is_never_checked(make_wheel: MakeWheel) -> None:
+    files = install(make_wheel({"toy.py": b"def f(): pass\n", "bad.py": b"def (:\n"}))
+    name = f"{SITE}/__pycache__/toy.cpython-{PYTHON.replace('.', '')}.pyc"
+    pyc = files[name][1]
+    assert pyc[4:8] == b"\x01\0\0\0"
+    code = marshal.loads(pyc[16:])
+    assert isinstance(code, CodeType)
+    assert code.co_filename == f"/{SITE}/toy.py"
+    assert f"{SITE}/bad.py" in files
+    assert not [path for path in files if "bad" in path and path.endswith(".pyc")]
+
+
+def test_leaves_byte_code_out_where_it_would_not_run(make_wheel: MakeWheel) -> None:
+    files = install(make_wheel({"toy.py": b"", "__pycache__/toy.cpython-39.pyc": b""}), "3.99")
+    assert not [path for path in files if path.endswith(".pyc")]
+
+
+def test_byte_code_does_not_depend_on_what_was_compiled_by_others() -> None:
+    source = b"def f(a):\n    return a in {'x', 'y', 3}, 'long text with spaces', (1, 2.5)\n"
+    results = set()
+    for _ in range(2):
+        with Compiler() as compiler:
+            results.add(compiler.compile(source, "/opt/a.py"))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.py", "/etc/evil", "toy/../../evil", "a\\b.py", "C:evil", "line\nbreak.py"],
+)
+def test_refuses_names_that_leave_their_place(make_wheel: MakeWheel, name: str) -> None:
+    with pytest.raises(BuildError, match="holds a file of the name") as caught:
+        install(make_wheel({name: b""}))
+    assert caught.value.failure.reason == "PackageCorrupt"
+
+
+@pytest.mark.parametrize(
+    ("wheel", "why"),
+    [
+        ({"files": {"link": b"/etc/passwd"}, "modes": {"link": 0o120777}}, "not a plain file"),
+        ({"files": {"device": b""}, "modes": {"device": 0o060644}}, "not a plain file"),
+        ({"files": {"toy-1.0.data/elsewhere/x": b""}}, "place is not known"),
+        ({"files": {"toy-1.0.data/x": b""}}, "place is not known"),
+        ({"files": {"toy.py": b""}, "bare": True}, "0 folders of metadata"),
+        ({"files": {"other-1.dist-info/METADATA": b""}}, "2 folders of metadata"),
+        ({"files": {"toy-1.0.dist-info/METADATA": b""}, "bare": True}, "no RECORD"),
+        (
+            {"files": {"toy-1.0.dist-info/entry_points.txt": b"[console_scripts]\n../x = a:b"}},
+            "console script",
+        ),
+        (
+            {"files": {"toy-1.0.dist-info/entry_points.txt": b"[console_scripts]\nx = a:b;c"}},
+            "console script",
+        ),
+        ({"files": {"toy-1.0.dist-info/entry_points.txt": b"no section"}}, "is damaged"),
+    ],
+)
+def test_refuses_wheels_that_are_not_sound(
+    make_wheel: MakeWheel, wheel: Mapping[str, object], why: str
+) -> None:
+    with pytest.raises(BuildError, match=why):
+        install(make_wheel(**wheel))
+
+
+def test_refuses_what_is_no_archive(make_wheel: MakeWheel) -> None:
+    wheel = make_wheel({"toy.py": b""})
+    Path(urlsplit(wheel.url).path).write_bytes(b"not a zip")
+    with pytest.raises(BuildError, match="is damaged"):
+        install(wheel)
+
+
+def test_the_frame_is_a_virtual_environment_of_the_base_images_python() -> None:
+    files = {entry.path: entry for entry in frame("3.11")}
+    assert files["opt/venv/bin/python3"].link == "/usr/bin/python3.11"
+    assert b"home = /usr/bin\n" in files["opt/venv/pyvenv.cfg"].open().read()

@@ -15,7 +15,7 @@ import pytest
 from modelops_operator.adapters.oci import Reference
 from modelops_operator.builder.environment import SINGLES, Environments, Job, grouped
 from modelops_operator.builder.failures import BuildError, first_failure
-from modelops_operator.builder.image import Base, Image
+from modelops_operator.builder.image import Base, Image, Repository
 from modelops_operator.builder.lock import Lock, LockedWheel
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Transfer
@@ -73,7 +73,7 @@ class Workbench:
         folder = self.folder / f"build-{len(list(self.folder.iterdir()))}"
         folder.mkdir(parents=True)
         async with self.registry.connect() as client, httpx.AsyncClient() as web:
-            image = await Environments(client, self.cache).ensure(
+            image = await Environments(Repository(client, self.cache)).ensure(
                 repository,
                 base=Base(client, Reference.parse(self.base)),
                 lock=lock,
@@ -210,7 +210,7 @@ async def test_a_base_in_another_registry_is_copied(
         folder = tmp_path / "copy"
         folder.mkdir()
         async with httpx.AsyncClient() as web:
-            image = await Environments(client, "copied/cache").ensure(
+            image = await Environments(Repository(client, "copied/cache")).ensure(
                 "copied/env",
                 base=Base(source, Reference.parse(workbench.base)),
                 lock=Lock(()),

@@ -23,6 +23,7 @@ from modelops_operator.builder.failures import BuildError, broken, first_failure
 from modelops_operator.builder.image import Image, Repository, publish
 from modelops_operator.builder.layers import Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
+from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.models import FetchedModel, fetch, title
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Report, Transfer
@@ -106,12 +107,13 @@ class Builder:
                 self._connections = connected(config.registry, config.builder.ca_bundle)
                 connections = await self._connections.__aenter__()
                 registry = await connections.registry(config.registry.host)
-                cache = f"{config.registry.prefix}/cache".lstrip("/")
+                cache = Repository(registry, f"{config.registry.prefix}/cache".lstrip("/"))
                 self._site = _Site(
                     config,
                     connections,
                     await connections.index(),
-                    Environments(registry, cache),
+                    Environments(cache),
+                    Locks(cache),
                 )
             return self._site
 
@@ -124,6 +126,7 @@ class _Site:
     connections: Connections
     index: httpx.AsyncClient
     environments: Environments
+    locks: Locks
 
 
 class _Build:
@@ -183,12 +186,24 @@ class _Build:
             return bundle.lock(target)
         self._transfer.begin("Resolving requirements")
         asked = [model.requirements() for model in heavy]
-        lock = await resolve(
-            [*bundle.requirements(), *(line for part in asked for line in part.wanted)],
-            target,
-            constraints=[line for part in asked for line in part.constraints],
-            preferred=bundle.lock_content,
-            config=self._site.config.builder,
+        wanted = sorted({*bundle.requirements(), *(line for part in asked for line in part.wanted)})
+        limits = sorted({line for part in asked for line in part.constraints})
+        question = {
+            "wanted": wanted,
+            "constraints": limits,
+            "runtime": bundle.lock(target).digest,
+            "target": [target.python, target.platform],
+            "rebuild": self._spec.rebuild,
+        }
+        lock = await self._site.locks.answer(
+            question,
+            lambda: resolve(
+                wanted,
+                target,
+                constraints=limits,
+                preferred=bundle.lock_content,
+                config=self._site.config.builder,
+            ),
         )
         return lock.with_local([bundle.wheel])
 

@@ -50,11 +50,19 @@ class Connections:
         return Base(await self.registry(parsed.host), parsed)
 
     async def index(self) -> httpx.AsyncClient:
-        """Give a client for the package index's files."""
+        """Give a client for the package index's files.
+
+        Credentials are in the file that `NETRC` names, where uv looks for them too.
+        """
         verify: ssl.SSLContext | bool = (
             ssl.create_default_context(cafile=self.ca_bundle) if self.ca_bundle else True
         )
-        client = httpx.AsyncClient(verify=verify, timeout=httpx.Timeout(60, connect=10))
+        secrets = os.environ.get("NETRC")
+        client = httpx.AsyncClient(
+            auth=httpx.NetRCAuth(secrets) if secrets else None,
+            verify=verify,
+            timeout=httpx.Timeout(60, connect=10),
+        )
         return await self._stack.enter_async_context(client)
 
 

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from modelops_operator.adapters.oci import Blob, Registry
+from modelops_operator.adapters.oci import Blob
 from modelops_operator.builder.bytecode import same_version
 from modelops_operator.builder.image import (
     Base,
@@ -92,11 +92,11 @@ class Job:
 
 
 class Environments:
-    """Makes environments in one registry, and finds them again."""
+    """Makes environments in the registry of a cache repository, and finds them again there."""
 
-    def __init__(self, registry: Registry, cache_repository: str) -> None:
-        self._registry = registry
-        self._cache = Repository(registry, cache_repository)
+    def __init__(self, cache: Repository) -> None:
+        self._registry = cache.registry
+        self._cache = cache
         self._images: dict[str, Image] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._processors = asyncio.Semaphore(os.cpu_count() or 1)

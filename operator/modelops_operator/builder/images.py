@@ -165,10 +165,8 @@ async def build_images(
         write_bundle(bundle, sources.version, sources.runtime, sources.runtime_lock)
         ca_bundle = os.environ.get("SSL_CERT_FILE")
         async with connected(config, Path(ca_bundle) if ca_bundle else None) as connections:
-            environments = Environments(
-                await connections.registry(config.host),
-                _under(config, "cache"),
-            )
+            registry = await connections.registry(config.host)
+            environments = Environments(Repository(registry, _under(config, "cache")))
             store = WheelStore(wheels, await connections.index())
             workshop = Workshop(connections, environments, store, base, target, folder)
             operator_lock = sources.lock(sources.operator_lock, target)

@@ -168,7 +168,7 @@ async def resolve(
             *(find_uv_bin(), "pip", "compile", str(wanted), "--constraint", str(limits)),
             *("--format", "pylock.toml", "--output-file", str(result), "--generate-hashes"),
             *("--python-version", target.python, "--python-platform", target.uv_platform),
-            *("--only-binary", ":all:", "--no-build", "--no-header", "--no-annotate"),
+            *("--only-binary", ":all:", "--no-header", "--no-annotate"),
             *("--no-config", "--no-sources", "--quiet", "--color", "never"),
             *("--default-index", first),
             *(part for url in others for part in ("--index", url)),
@@ -218,22 +218,24 @@ def _resolution_failed(output: str) -> BuildError:
     log = "\n".join(lines[-LOG_LINES:])
     told = " ".join(line.lstrip(_FRAME) for line in lines)[:1500]
     lowered = told.lower()
+    if "no solution found" in lowered:
+        return broken(
+            Reason.REQUIREMENTS_UNRESOLVABLE,
+            f"the models' requirements cannot be met with wheels: {told}; log the model again with "
+            "requirements that fit together",
+            log,
+        )
     if "401" in told or "403" in told or "unauthorized" in lowered:
         return broken(
             Reason.PACKAGE_INDEX_DENIED,
             f"the package index refuses us: {told}; check the index's credentials",
             log,
         )
-    if "no solution found" not in lowered and any(sign in lowered for sign in _UNREACHABLE):
+    if any(sign in lowered for sign in _UNREACHABLE):
         return passing(
             Reason.PACKAGE_INDEX_UNREACHABLE,
             f"the package index does not answer: {told}; check `builder.indexUrls`, the proxy and "
             "`builder.caBundle`",
             log,
         )
-    return broken(
-        Reason.REQUIREMENTS_UNRESOLVABLE,
-        f"the models' requirements cannot be met with wheels: {told}; log the model again with "
-        "requirements that fit together",
-        log,
-    )
+    return BuildError.of_program("uv", output)

@@ -1,0 +1,63 @@
+"""Remembers resolutions in the registry: what was asked, and the lock that came of it.
+
+The same requirements of the same model give the same image a year later, although the package index
+has moved on, and nothing is resolved twice.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any, Final
+
+from modelops_operator.adapters.oci import MANIFEST, Blob
+from modelops_operator.builder.image import Repository, canonical
+from modelops_operator.builder.lock import Lock, LockedWheel
+
+LOCK_TYPE: Final = "application/vnd.modelops.lock.v1+json"
+EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
+
+
+class Locks:
+    """Locks by what they answer."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._known: dict[str, Lock] = {}
+
+    async def answer(self, question: Any, resolve: Callable[[], Awaitable[Lock]]) -> Lock:
+        """Give the lock that answers `question` (a JSON tree); `resolve` it if nobody has yet."""
+        tag = f"lock-{sha256(canonical(question)).hexdigest()[:32]}"
+        lock = self._known.get(tag) or await self._remembered(tag)
+        if lock is None:
+            lock = await resolve()
+            await self._remember(tag, lock)
+        self._known[tag] = lock
+        return lock
+
+    async def _remembered(self, tag: str) -> Lock | None:
+        registry, name = self._repository.registry, self._repository.name
+        manifest = await registry.manifest(name, tag)
+        if manifest is None:
+            return None
+        content = await registry.blob(name, manifest.parsed()["layers"][0]["digest"])
+        return Lock(tuple(LockedWheel(**wheel) for wheel in json.loads(content)))
+
+    async def _remember(self, tag: str, lock: Lock) -> None:
+        registry, name = self._repository.registry, self._repository.name
+        content = Blob.of(canonical([asdict(wheel) for wheel in lock.wheels]))
+        empty = Blob.of(b"{}")
+        for blob in (content, empty):
+            await registry.ensure(name, blob)
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": LOCK_TYPE,
+            "config": _descriptor(empty, EMPTY_TYPE),
+            "layers": [_descriptor(content, LOCK_TYPE)],
+        }
+        await registry.put_manifest(name, tag, canonical(manifest))
+
+
+def _descriptor(blob: Blob, media_type: str) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": blob.digest, "size": blob.size}

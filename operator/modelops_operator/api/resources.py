@@ -37,6 +37,7 @@ from modelops_operator.api.schema import (
     DurationBetween,
     Fields,
     Integer,
+    JsonSchema,
     Quantity,
     Rule,
     Text,
@@ -92,9 +93,9 @@ class Lenient(Fields):
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Leave the defaults out: a default that the API server adds would look like a finding."""
-        json_schema = handler(schema)
+    ) -> JsonSchema:
+        """Leave the defaults out: what the API server adds would look like a finding of ours."""
+        json_schema = super().__get_pydantic_json_schema__(schema, handler)
         for field in handler.resolve_ref_schema(json_schema).get("properties", {}).values():
             field.pop("default", None)
         return json_schema

@@ -85,6 +85,17 @@ class Fields(BaseModel):
             raise refusal("; ".join(broken))
         return self
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchema:
+        """Write the rules into the schema."""
+        json_schema = handler(schema)
+        if cls.rules:
+            described = handler.resolve_ref_schema(json_schema)
+            described["x-kubernetes-validations"] = [rule.as_schema() for rule in cls.rules]
+        return json_schema
+
     def to_manifest(self) -> dict[str, Any]:
         """Give the plain tree of dicts, lists and scalars that the API speaks."""
         manifest: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from modelops_operator.adapters.oci import Registry
+from modelops_operator.api.facts import Role
+from modelops_operator.api.resources import ImageModel
 from modelops_operator.builder.image import Image, Repository, publish
 from modelops_operator.builder.layers import Entry, write_layer
 from modelops_operator.builder.lock import LockedWheel, local_wheel
@@ -64,7 +71,7 @@ def free_port() -> int:
 
 def _wait_for(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
     name, port = host.split(":")
-    for _ in range(200):
+    for _ in range(1200):
         try:
             socket.create_connection((name, int(port)), timeout=1).close()
         except OSError:
@@ -165,3 +172,62 @@ def make_wheel(tmp_path: Path) -> MakeWheel:
 
 def _record(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+# --- MLflow ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunningMlflow:
+    """A real server, and a way to register folders in it."""
+
+    uri: str
+    database: Path
+
+    def client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def register(self, name: str, files: Mapping[str, bytes], folder: Path) -> ImageModel:
+        """Register files as a new version of a model, whatever they are; give the version."""
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        client = self.client()
+        run = client.create_run("0").info.run_id
+        if files:
+            client.log_artifacts(run, str(folder), "model")
+        with contextlib.suppress(MlflowException):
+            client.create_registered_model(name)
+        source = f"{client.get_run(run).info.artifact_uri}/model"
+        version = client.create_model_version(name, source, run_id=run)
+        return ImageModel(
+            role=Role.PREDICTOR, name=name, version=version.version, run_id=run, source=source
+        )
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMlflow]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    host = f"127.0.0.1:{free_port()}"
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+        *("--port", host.partition(":")[2], "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+    ]
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_for(host, process, log)
+        yield RunningMlflow(f"http://{host}", folder / "mlflow.db")
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()

@@ -1,0 +1,88 @@
+"""Fetching from a real MLflow server."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modelops_operator.builder.failures import BuildError
+from modelops_operator.builder.models import FetchedModel, fetch
+
+pytestmark = [pytest.mark.contract, pytest.mark.anyio]
+
+PLAIN = {
+    "MLmodel": b"flavors:\n  python_function: {loader_module: mlflow.sklearn}\n",
+    "requirements.txt": b"mlflow==3.17.2\nscikit-learn==1.7.2\n",
+    "code/deep/module.py": b"raise SystemExit('never run')\n",
+    "model.pkl": b"\x80\x04never loaded",
+}
+
+
+async def test_takes_the_whole_folder_of_a_model_without_our_flavor(
+    mlflow: Any, tmp_path: Path
+) -> None:
+    model = mlflow.register("plain", PLAIN, tmp_path / "in")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    fetched = await fetch(model, mlflow.uri, folder)
+    assert not fetched.fast
+    assert {name: path.read_bytes() for name, path in fetched.files().items()} == PLAIN
+    assert "mlflow-skinny==3.17.2" in fetched.requirements().wanted
+
+
+async def test_a_version_without_files_is_told(mlflow: Any, tmp_path: Path) -> None:
+    model = mlflow.register("empty", {}, tmp_path / "in")
+    with pytest.raises(BuildError, match="model empty version 1 has no files") as caught:
+        await fetch(model, mlflow.uri, tmp_path)
+    assert caught.value.failure.reason == "ArtifactNotFound"
+    assert caught.value.failure.permanent
+
+
+async def test_a_folder_that_is_no_model_is_told(mlflow: Any, tmp_path: Path) -> None:
+    model = mlflow.register("nomodel", {"weights.bin": b"1"}, tmp_path / "in")
+    with pytest.raises(BuildError, match=r"no MLmodel among .*weights.bin"):
+        await fetch(model, mlflow.uri, tmp_path)
+
+
+async def test_a_version_deleted_during_the_build_is_told(mlflow: Any, tmp_path: Path) -> None:
+    model = mlflow.register("deleted", PLAIN, tmp_path / "in")
+    mlflow.client().delete_model_version("deleted", "1")
+    with pytest.raises(BuildError, match="model deleted version 1") as caught:
+        await fetch(model, mlflow.uri, tmp_path)
+    assert caught.value.failure.reason == "ArtifactNotFound"
+
+
+async def test_files_on_somebodys_disk_are_never_read(mlflow: Any, tmp_path: Path) -> None:
+    model = mlflow.register("local", PLAIN, tmp_path / "in")
+    # Newer servers refuse such a source, older ones hold it: so does this one's database.
+    with sqlite3.connect(mlflow.database) as database:
+        database.execute(
+            "UPDATE model_versions SET source = ?, storage_location = ? WHERE name = 'local'",
+            (f"file://{tmp_path}/in", f"file://{tmp_path}/in"),
+        )
+    database.close()
+    with pytest.raises(BuildError, match="a path on somebody's disk"):
+        await fetch(model, mlflow.uri, tmp_path)
+
+
+async def test_a_server_that_does_not_answer_is_told(
+    mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    model = mlflow.register("plain", PLAIN, tmp_path / "in")
+    with pytest.raises(BuildError, match="cannot be fetched from MLflow at http://127") as caught:
+        await fetch(model, "http://127.0.0.1:9", tmp_path)
+    assert caught.value.failure.reason == "ModelRegistryUnreachable"
+    assert not caught.value.failure.permanent
+
+
+async def test_links_and_devices_are_refused(mlflow: Any, tmp_path: Path) -> None:
+    model = mlflow.register("plain", PLAIN, tmp_path / "in")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(BuildError, match="link, which is not a plain file"):
+        FetchedModel(model, tmp_path, fast=False).files()
+    (tmp_path / "link").unlink()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BuildError, match="pipe, which is not a plain file"):
+        FetchedModel(model, tmp_path, fast=False).files()

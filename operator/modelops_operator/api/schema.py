@@ -38,6 +38,8 @@ from modelops_operator.api.quantities import (
 
 JsonSchema = dict[str, Any]
 
+_LONGEST_QUANTITY = 32
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
@@ -109,7 +111,10 @@ def refusal(message: str) -> PydanticCustomError:
 
 @dataclass(frozen=True, slots=True)
 class DurationBetween:
-    """Annotates a timedelta that is written as text like `1h30m`, with both bounds inclusive."""
+    """Annotates a timedelta that is written as text like `1h30m`, with both bounds inclusive.
+
+    Milliseconds are taken where the lower bound has them.
+    """
 
     least: str
     most: str
@@ -119,6 +124,8 @@ class DurationBetween:
         return f"must be a duration between {self.least} and {self.most}, such as 30s, 5m or 1h30m"
 
     def _read(self, value: object) -> timedelta:
+        if isinstance(value, str) and "ms" in value and "ms" not in self.least:
+            raise refusal(self._message)
         try:
             parsed = parse_duration(value) if isinstance(value, str) else value
         except ValueError as error:
@@ -216,6 +223,8 @@ def _quantity_text(value: object) -> object:
 
 
 def _readable_quantity(text: str) -> str:
+    if len(text) > _LONGEST_QUANTITY:
+        raise refusal(f"must have at most {_LONGEST_QUANTITY} characters")
     try:
         parse_quantity(text)
     except ValueError as error:
@@ -229,14 +238,13 @@ Text = Annotated[str, StringConstraints(max_length=32768)]
 Quantity = Annotated[
     str,
     BeforeValidator(_quantity_text),
-    StringConstraints(max_length=32),
     AfterValidator(_readable_quantity),
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
             "minimum": 0,
-            "maxLength": 32,
+            "maxLength": _LONGEST_QUANTITY,
             "pattern": QUANTITY_PATTERN,
         }
     ),

@@ -1,0 +1,65 @@
+# Everything a newcomer needs: `make demo`, then `make test`. `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.9
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/modelops
+UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+PYTHON := .venv/bin/python
+NAME ?= dev
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+$(UV):
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	python3 -c 'import ensurepip' 2>/dev/null || apt-get install -y python3-venv
+	python3 -m venv $(CACHE)/uv-$(UV_VERSION)
+	$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet uv==$(UV_VERSION)
+
+.venv/.synced: $(UV) uv.lock pyproject.toml operator/pyproject.toml serving_runtime/pyproject.toml training/pyproject.toml
+	$(UV) sync --frozen --quiet
+	touch $@
+
+.PHONY: setup
+setup: .venv/.synced ## Install the workspace into .venv
+
+.PHONY: check
+check: setup ## Format, lint, types, layers, generated files
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.PHONY: format
+format: setup ## Format and mend what can be mended
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.PHONY: crds
+crds: setup ## Generate crds/ and the chart's copies from the models
+	$(PYTHON) -m modelops_operator.api.crd
+
+.PHONY: test
+test: setup ## Everything: check, unit, contract and end-to-end tests
+	scripts/test
+
+.PHONY: sandbox-up sandbox-down sandbox-status
+sandbox-up: setup ## Start a whole platform here (NAME=dev)
+	$(PYTHON) -m sandbox up --name $(NAME)
+sandbox-down: setup ## Remove it with all its data
+	$(PYTHON) -m sandbox down --name $(NAME)
+sandbox-status: setup ## Tell its addresses and health as JSON
+	@$(PYTHON) -m sandbox status --name $(NAME)
+
+.PHONY: demo demo-down
+demo: setup ## The whole story, on a sandbox or KUBECONFIG= REGISTRY= MLFLOW_TRACKING_URI=
+	$(PYTHON) -m demo up
+demo-down: setup ## Remove all that the demo made
+	$(PYTHON) -m demo down
+
+bench-%: setup ## Run a benchmark, such as bench-e2e
+	$(PYTHON) benchmarks/$(subst -,_,$*).py

@@ -16,15 +16,20 @@ still to be had, so that nothing needs to be saved.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
 
 from modelops_runtime.telemetry import Line
 
 from modelops_operator.api.facts import Failure
 
+LARGEST_COUNT: Final = 10**12
+"""No window of one worker has as many of anything: sums of such counts fit into 64 bits."""
+LONGEST_WINDOW: Final = timedelta(days=1)
 Key = tuple[str, str]
 """Namespace and name of a ModelDeployment."""
+_END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC) - LONGEST_WINDOW
+"""So that the end of a window can be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +75,22 @@ class TelemetrySource(Protocol):
 
     async def close(self) -> None:
         """Give back what is held. The client is the caller's."""
+
+
+def believable(line: Line) -> bool:
+    """Say whether the figures of a line can be true; what is not is counted as damaged."""
+    histograms = [each.histogram for each in line.features]
+    if line.scores is not None:
+        histograms.append(line.scores)
+    counts = (
+        line.rows,
+        line.requests,
+        *line.errors.values(),
+        *(number for _, number in line.latency),
+        *(each.total for each in histograms),
+    )
+    return (
+        max(counts) <= LARGEST_COUNT
+        and timedelta(seconds=min(line.seconds, LARGEST_COUNT)) <= LONGEST_WINDOW
+        and line.start <= _END_OF_TIME
+    )

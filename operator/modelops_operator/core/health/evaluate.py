@@ -1,0 +1,356 @@
+"""The verdict on one deployment: conditions and evidence, from its history alone.
+
+    health = evaluate(history, watch, now)
+
+The same history, watch and moment give the same verdict: nothing is remembered, so that a
+restarted operator which reads the same lines says the same. What is not known is `Unknown`: a
+model without traffic is never healthy.
+
+DriftDetected and OutliersDetected are True at severity Alert only. A warning shows as the
+reason, with status False.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from modelops_runtime.profile import Profile
+
+from modelops_operator.api.conditions import Condition, ConditionType, timestamp
+from modelops_operator.api.facts import Failure
+from modelops_operator.api.reasons import Reason
+from modelops_operator.api.resources import Severity
+from modelops_operator.core.findings import bounded, count
+from modelops_operator.core.health import evidence
+from modelops_operator.core.health.judgement import (
+    DriftVerdict,
+    OutlierVerdict,
+    counted,
+    fits,
+    judge_drift,
+    judge_outliers,
+)
+from modelops_operator.core.health.watch import OutlierReference, Reporter, Watch
+from modelops_operator.core.health.windows import MINIMUM_ROWS, Groups, History, Window
+from modelops_operator.core.state import Health
+
+PATIENCE_WINDOWS: Final = 3
+PATIENCE: Final = timedelta(minutes=1)
+"""Three windows, and at least this long: then a pod that reports nothing is silent, and a model
+that nobody asks has no traffic."""
+_NAMED = 3
+"""Features and pods that a message names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What all checks look at."""
+
+    history: History
+    watch: Watch
+    now: datetime
+    groups: Groups
+
+    @property
+    def patience(self) -> timedelta:
+        """How long nothing may be heard."""
+        windows = PATIENCE_WINDOWS * self.watch.monitoring.window
+        return max(windows, PATIENCE) + self.history.settle
+
+    @property
+    def silent(self) -> tuple[Reporter, ...]:
+        """The pods that should have reported and did not."""
+        heard = self.history.heard()
+        return tuple(
+            reporter
+            for reporter in self.watch.reporters
+            if max(reporter.since, heard.get(reporter.pod, reporter.since)) <= self._oldest
+        )
+
+    @property
+    def speechless(self) -> bool:
+        """Whether there are pods and none of them reports."""
+        return 0 < len(self.watch.reporters) == len(self.silent)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has asked for a prediction lately."""
+        return self.history.traffic is None or self.history.traffic <= self._oldest
+
+    def lately(self, moment: datetime | None) -> bool:
+        """Whether it is recent enough to tell of."""
+        return moment is not None and moment > self._oldest
+
+    @property
+    def _oldest(self) -> datetime:
+        return self.now - self.patience
+
+
+Said = tuple[Reason | str, str]
+"""Reason and message."""
+Check = Callable[[Scene], Said | None]
+
+
+def evaluate(history: History, watch: Watch, now: datetime) -> Health:
+    """Judge what the pods of one revision told."""
+    scene = Scene(history=history, watch=watch, now=now, groups=history.groups(now))
+    figures: dict[str, Any] = {}
+    if (span := scene.groups.span) is not None:
+        figures = {"evaluatedAt": timestamp(now), **evidence.stretch(span)}
+        figures["service"] = evidence.service(span)
+    drift, figures["drift"] = _drift(scene)
+    outliers, figures["outliers"] = _outliers(scene)
+    return Health(
+        conditions=(drift, outliers, _monitoring(scene)),
+        evidence={name: found for name, found in figures.items() if found},
+    )
+
+
+# --- Why nothing is known ----------------------------------------------------------------
+
+
+def _nobody_serves(scene: Scene) -> Said | None:
+    if scene.watch.reporters or scene.history.heard():
+        return None
+    return Reason.AWAITING_TELEMETRY, "no pod of the running revision is ready yet"
+
+
+def _nobody_reports(scene: Scene) -> Said | None:
+    if not scene.speechless:
+        return None
+    if scene.watch.failure is not None:
+        return scene.watch.failure.reason, scene.watch.failure.message
+    since = max(reporter.since for reporter in scene.silent)
+    heard = scene.history.heard().values()
+    return Reason.NO_TELEMETRY, (
+        f"{_pods(scene.silent)} reported nothing since {timestamp(max([since, *heard]))}:"
+        " look into the log with `kubectl logs`; every pod writes a line of telemetry at the end"
+        f" of each window ({scene.watch.monitoring.window.total_seconds():.0f} s)"
+    )
+
+
+def _nothing_heard_yet(scene: Scene) -> Said | None:
+    if scene.history.heard():
+        return None
+    if scene.watch.failure is not None:
+        return scene.watch.failure.reason, scene.watch.failure.message
+    return Reason.AWAITING_TELEMETRY, "the first window has not ended yet"
+
+
+def _nobody_asks(scene: Scene) -> Said | None:
+    if not scene.idle:
+        return None
+    traffic = scene.history.traffic
+    since = "so far" if traffic is None else f"since {timestamp(traffic)}"
+    return Reason.NO_TRAFFIC, f"nobody asked for a prediction {since}"
+
+
+def _too_few_rows(scene: Scene) -> Said | None:
+    if scene.groups.closed:
+        return None
+    rows = scene.groups.open.rows if scene.groups.open is not None else 0
+    return Reason.TOO_FEW_ROWS, f"{rows:,} of the {MINIMUM_ROWS:,} rows that a verdict takes"
+
+
+UNKNOWN: Final[tuple[Check, ...]] = (
+    _nobody_serves,  # nothing is to be expected
+    _nobody_reports,  # something is, and does not come
+    _nothing_heard_yet,
+    _nobody_asks,  # the pods say so themselves
+    _too_few_rows,
+)
+
+
+# --- Drift and outliers ------------------------------------------------------------------
+
+
+def _drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
+    type_, profile = ConditionType.DRIFT_DETECTED, scene.watch.drift
+    if profile is None or isinstance(profile, Failure):
+        return _unwatched(type_, profile, "spec.models.drift"), {}
+    unknown = _first(UNKNOWN, scene)
+    if unknown is None and not any(counted(group, profile) for group in scene.groups.closed):
+        unknown = Reason.REFERENCE_MISMATCH, _mismatch(profile)
+    if unknown is not None:
+        return Condition(type_, "Unknown", *unknown), {}
+    thresholds = scene.watch.monitoring.drift
+    verdict = judge_drift(scene.groups.closed, profile, thresholds)
+    return _drift_condition(verdict, scene), evidence.drift(verdict, thresholds)
+
+
+def _drift_condition(verdict: DriftVerdict, scene: Scene) -> Condition:
+    type_, total = ConditionType.DRIFT_DETECTED, len(verdict.features)
+    judged = f"judged on {_judged(scene.groups.closed)}"
+    if verdict.unconfirmed:
+        message = f"{', '.join(verdict.unconfirmed[:_NAMED])} moved in the only window so far"
+        return _unconfirmed(type_, f"{message}, {judged}")
+    moved = [each for each in verdict.features if each.severity is not Severity.NONE]
+    worst = ", ".join(f"{each.name} (PSI {each.psi:.2f})" for each in moved[:_NAMED])
+    thresholds = scene.watch.monitoring.drift
+    if verdict.severity is Severity.ALERT:
+        past = sum(each.severity is Severity.ALERT for each in moved)
+        head = f"{past} of {count(total, 'feature')} moved past {thresholds.alert}"
+        return Condition(type_, "True", Reason.DRIFT_ALERT, bounded(f"{head}: {worst}; {judged}"))
+    if verdict.severity is Severity.WARN:
+        head = f"{len(moved)} of {count(total, 'feature')} moved past the warning"
+        message = bounded(f"{head} at {thresholds.warn}: {worst}; {judged}")
+        return Condition(type_, "False", Reason.DRIFT_WARNING, message)
+    furthest = verdict.features[0]
+    message = f"the furthest of {count(total, 'feature')} is {furthest.name}"
+    message += f" (PSI {furthest.psi:.2f}); {judged}"
+    return Condition(type_, "False", Reason.NO_DRIFT, bounded(message))
+
+
+def _outliers(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
+    type_, reference = ConditionType.OUTLIERS_DETECTED, scene.watch.outliers
+    if reference is None or isinstance(reference, Failure):
+        return _unwatched(type_, reference, "spec.models.outlier"), {}
+    unknown = _first(UNKNOWN, scene)
+    if unknown is not None:
+        return Condition(type_, "Unknown", *unknown), {}
+    thresholds = scene.watch.monitoring.outliers
+    verdict = judge_outliers(scene.groups.closed, reference, thresholds)
+    condition = _outlier_condition(verdict, reference, scene)
+    return condition, evidence.outliers(verdict, reference, thresholds)
+
+
+def _outlier_condition(
+    verdict: OutlierVerdict, reference: OutlierReference, scene: Scene
+) -> Condition:
+    type_ = ConditionType.OUTLIERS_DETECTED
+    said = (
+        f"{verdict.rate:.2%} of the rows are outliers, {reference.rate:.2%} in the reference;"
+        f" judged on {_judged(scene.groups.closed)}"
+    )
+    if verdict.unconfirmed:
+        return _unconfirmed(type_, said)
+    if verdict.severity is Severity.ALERT:
+        return Condition(type_, "True", Reason.OUTLIERS_ALERT, said)
+    if verdict.severity is Severity.WARN:
+        return Condition(type_, "False", Reason.OUTLIERS_WARNING, said)
+    return Condition(type_, "False", Reason.OUTLIERS_NORMAL, said)
+
+
+# --- The monitoring itself ---------------------------------------------------------------
+
+
+def _nothing_readable(scene: Scene) -> Said | None:
+    if scene.watch.failure is None or scene.history.heard():
+        return None
+    return scene.watch.failure.reason, scene.watch.failure.message
+
+
+def _some_silent(scene: Scene) -> Said | None:
+    if not scene.silent:
+        return None
+    cause = "" if scene.watch.failure is None else f": {scene.watch.failure.message}"
+    message = f"{_pods(scene.silent)} of {len(scene.watch.reporters)} reported nothing lately"
+    return Reason.PARTIAL_TELEMETRY, bounded(message + cause)
+
+
+def _no_reference(scene: Scene) -> Said | None:
+    for reference in (scene.watch.drift, scene.watch.outliers):
+        if isinstance(reference, Failure):
+            return Reason.REFERENCE_UNAVAILABLE, reference.message
+    return None
+
+
+def _other_reference(scene: Scene) -> Said | None:
+    profile, span = scene.watch.drift, scene.groups.span
+    if profile is None or isinstance(profile, Failure) or span is None or fits(span, profile):
+        return None
+    return Reason.REFERENCE_MISMATCH, _mismatch(profile)
+
+
+def _skewed(scene: Scene) -> Said | None:
+    if not scene.lately(scene.history.skewed):
+        return None
+    return Reason.CLOCK_SKEW, (
+        "pods report windows of the future, which are left out: set the clocks of the nodes"
+    )
+
+
+def _damaged(scene: Scene) -> Said | None:
+    if not scene.lately(scene.history.damaged):
+        return None
+    return Reason.TELEMETRY_DAMAGED, (
+        'lines of telemetry cannot be understood and are left out: look for "mdw1" in the log of'
+        " the pods; something else may write to their standard output"
+    )
+
+
+def _incomplete(scene: Scene) -> Said | None:
+    number = scene.history.incomplete(scene.now)
+    if not number:
+        return None
+    return Reason.PARTIAL_TELEMETRY, f"{count(number, 'window')} of late lack some of their lines"
+
+
+MONITORING: Final[tuple[Check, ...]] = (
+    _nothing_readable,
+    _nobody_reports,
+    _some_silent,
+    _no_reference,
+    _other_reference,
+    _skewed,
+    _damaged,
+    _incomplete,
+)
+"""What is wrong with the monitoring, the worst first."""
+
+
+def _monitoring(scene: Scene) -> Condition:
+    """Say how the monitoring fares; without detectors, the pods still report their requests."""
+    type_ = ConditionType.MONITORING_HEALTHY
+    wrong = _first(MONITORING, scene)
+    if wrong is not None:
+        return Condition(type_, "False", *wrong)
+    waiting = _first((_nobody_serves, _nothing_heard_yet), scene)
+    if waiting is not None:
+        return Condition(type_, "Unknown", *waiting)
+    return Condition(type_, "True", Reason.RECEIVING, _receiving(scene))
+
+
+def _receiving(scene: Scene) -> str:
+    span = scene.groups.span
+    forms = sorted(span.forms) if span is not None else []
+    served = f"; the models are served as {', '.join(forms)}" if forms else ""
+    return f"{count(len(scene.watch.reporters), 'pod')} report{served}"
+
+
+# --- Wording -----------------------------------------------------------------------------
+
+
+def _first(checks: Sequence[Check], scene: Scene) -> Said | None:
+    return next((said for check in checks if (said := check(scene)) is not None), None)
+
+
+def _unwatched(type_: ConditionType, failure: Failure | None, field: str) -> Condition:
+    if failure is not None:
+        return Condition(type_, "Unknown", Reason.REFERENCE_UNAVAILABLE, failure.message)
+    return Condition(type_, "Unknown", Reason.NO_DETECTOR, f"no detector is given in {field}")
+
+
+def _unconfirmed(type_: ConditionType, message: str) -> Condition:
+    head = "a second window has to agree first: "
+    return Condition(type_, "Unknown", Reason.AWAITING_CONFIRMATION, bounded(head + message))
+
+
+def _judged(groups: Sequence[Window]) -> str:
+    rows = sum(group.rows for group in groups)
+    return f"{rows:,} rows from {timestamp(groups[0].start)} to {timestamp(groups[-1].end)}"
+
+
+def _mismatch(profile: Profile) -> str:
+    return (
+        "the pods count against another reference profile than that of the drift detector"
+        f" ({profile.edges_hash}): release predictor and detector of one training together"
+    )
+
+
+def _pods(reporters: Sequence[Reporter]) -> str:
+    names = sorted(reporter.pod for reporter in reporters)
+    more = len(names) - _NAMED
+    named = ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{'pod' if len(names) == 1 else 'pods'} {named}"

@@ -1,0 +1,194 @@
+"""From groups of windows to severities: significant, large, and seen twice.
+
+A feature has moved when all of this holds: its histogram differs from the reference's
+significantly, among all features (Benjamini-Hochberg on the G test); its PSI is above the
+threshold; it has at least 1,000 rows; and two of the last three groups agree. Recovery takes two
+groups of the last three as well. Nothing is remembered between evaluations.
+
+The figure that is told is the one on which two groups agree: the second largest of the last
+three. So a value above the threshold and the verdict go together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import numpy as np
+from modelops_runtime.profile import FeatureProfile, Profile
+from numpy.typing import NDArray
+
+from modelops_operator.api.resources import DriftThresholds, OutlierThresholds, Severity
+from modelops_operator.core.health.statistics import (
+    Counts,
+    Figures,
+    benjamini_hochberg,
+    g_test,
+    more_often,
+    psi,
+    rate_ratio,
+)
+from modelops_operator.core.health.watch import OutlierReference
+from modelops_operator.core.health.windows import MINIMUM_ROWS, SCORES, Window
+
+FALSE_DISCOVERIES: Final = 0.01
+"""Share of the features found to differ in one group that may do so by chance."""
+CHANCE: Final = 1e-4
+"""Probability below which an outlier rate is no accident. There is one rate and not dozens of
+features, but the rate-ratio gate alone is a weak one: at 1,000 rows and a reference of 1 %, every
+tenth window has 1.5 times as many by chance."""
+
+_LEVELS: Final = (Severity.NONE, Severity.WARN, Severity.ALERT)
+Levels = NDArray[np.int64]
+"""Indices of `_LEVELS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureVerdict:
+    """How far one feature is from the reference."""
+
+    name: str
+    psi: float
+    severity: Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftVerdict:
+    """What the groups say of drift."""
+
+    features: tuple[FeatureVerdict, ...]
+    """All of them, the worst first."""
+    unconfirmed: tuple[str, ...] = ()
+    """Features past the warning in the only group that there is."""
+
+    @property
+    def severity(self) -> Severity:
+        """Of the worst feature."""
+        return max((each.severity for each in self.features), key=_LEVELS.index, default=_LEVELS[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierVerdict:
+    """What the groups say of outliers."""
+
+    rate: float
+    """Share of the rows, 0 to 1."""
+    severity: Severity
+    unconfirmed: bool = False
+    """The only group that there is has too many."""
+
+
+def judge_drift(
+    groups: Sequence[Window], profile: Profile, thresholds: DriftThresholds
+) -> DriftVerdict:
+    """Compare each group with the profile; `groups` has one to three windows, oldest first."""
+    features = _features(profile)
+    reference = _matrix([_expected(feature) for feature in features.values()])
+    found = [
+        _compare(reference, _observed(group, profile, features, reference.shape[1]), thresholds)
+        for group in groups
+    ]
+    values, levels = (np.array([pair[side] for pair in found]) for side in (0, 1))
+    agreed = _agreed(levels) if len(groups) > 1 else np.zeros_like(levels[0])
+    verdicts = [
+        FeatureVerdict(name=name, psi=float(value), severity=_LEVELS[level])
+        for name, value, level in zip(_names(profile), _agreed(values), agreed, strict=True)
+    ]
+    verdicts.sort(key=lambda each: (-_LEVELS.index(each.severity), -each.psi, each.name))
+    suspects = [name for name, level in zip(_names(profile), levels[0], strict=True) if level]
+    return DriftVerdict(
+        features=tuple(verdicts), unconfirmed=tuple(suspects) if len(groups) == 1 else ()
+    )
+
+
+def judge_outliers(
+    groups: Sequence[Window], reference: OutlierReference, thresholds: OutlierThresholds
+) -> OutlierVerdict:
+    """Compare the rate of outliers in one to three windows with the reference's."""
+    levels = np.array([_outlier_level(group, reference, thresholds) for group in groups])
+    rates = np.array([group.outliers / max(group.rows, 1) for group in groups])
+    alone = len(groups) == 1
+    return OutlierVerdict(
+        rate=float(_agreed(rates)),
+        severity=_LEVELS[0] if alone else _LEVELS[int(_agreed(levels))],
+        unconfirmed=alone and bool(levels[0]),
+    )
+
+
+def counted(window: Window, profile: Profile) -> bool:
+    """Whether anything in the window was counted against this profile."""
+    return any(edges == profile.edges_hash for edges, _ in window.histograms)
+
+
+def fits(window: Window, profile: Profile) -> bool:
+    """Whether all that was counted in the window was counted against this profile."""
+    sizes = {index: len(_expected(feature)) for index, feature in _features(profile).items()}
+    return all(
+        edges == profile.edges_hash and len(counts) == sizes.get(index)
+        for (edges, index), counts in window.histograms.items()
+    )
+
+
+def _compare(
+    reference: Counts, live: Counts, thresholds: DriftThresholds
+) -> tuple[Figures, Levels]:
+    enough = live.sum(axis=1) >= MINIMUM_ROWS
+    values = np.where(enough, psi(reference, live), 0.0)
+    significant = np.zeros(len(enough), dtype=np.bool_)
+    p = g_test(reference[enough], live[enough])
+    significant[enough] = benjamini_hochberg(p, FALSE_DISCOVERIES)
+    bounds = [float(thresholds.warn), float(thresholds.alert)]
+    return values, np.where(significant, np.searchsorted(bounds, values, side="left"), 0)
+
+
+def _outlier_level(
+    group: Window, reference: OutlierReference, thresholds: OutlierThresholds
+) -> int:
+    against = {"reference_hits": reference.hits, "reference_rows": reference.rows}
+    if more_often(group.outliers, group.rows, **against) >= CHANCE:
+        return 0
+    ratio = Decimal(rate_ratio(group.outliers, group.rows, **against))
+    return sum(ratio > bound for bound in (thresholds.warn, thresholds.alert))
+
+
+def _agreed(figures: NDArray[np.float64] | Levels) -> NDArray[np.float64]:
+    """Give what two of the last three groups reach, for each column; a lone group's own figure."""
+    return np.asarray(np.sort(figures, axis=0)[-min(2, len(figures))])
+
+
+def _features(profile: Profile) -> Mapping[int, FeatureProfile]:
+    scores = {} if profile.scores is None else {SCORES: profile.scores}
+    return {**dict(enumerate(profile.features)), **scores}
+
+
+def _names(profile: Profile) -> list[str]:
+    """Name the features, and the predictions' scores so that no feature is called the same."""
+    names = [feature.name for feature in profile.features]
+    if profile.scores is not None:
+        name = profile.scores.name
+        names.append(f"{name} (prediction)" if name in names else name)
+    return names
+
+
+def _expected(feature: FeatureProfile) -> Counts:
+    return np.array([*feature.counts, feature.missing, feature.unseen], dtype=np.int64)
+
+
+def _observed(
+    group: Window, profile: Profile, features: Mapping[int, FeatureProfile], width: int
+) -> Counts:
+    """Lay out a group's counts as the reference's are; what was counted otherwise is left out."""
+    rows = np.zeros((len(features), width), dtype=np.int64)
+    for row, (index, feature) in enumerate(features.items()):
+        counts = group.histograms.get((profile.edges_hash, index), np.zeros(0, dtype=np.int64))
+        if len(counts) == len(feature.counts) + 2:
+            rows[row, : len(counts)] = counts
+    return rows
+
+
+def _matrix(histograms: Sequence[Counts]) -> Counts:
+    width = max((len(counts) for counts in histograms), default=0)
+    matrix = np.zeros((len(histograms), width), dtype=np.int64)
+    for row, counts in zip(matrix, histograms, strict=True):
+        row[: len(counts)] = counts
+    return matrix

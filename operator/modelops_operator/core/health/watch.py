@@ -1,0 +1,83 @@
+"""What is watched, and what it is held against."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from modelops_runtime.profile import Profile
+
+from modelops_operator.api.facts import Failure
+from modelops_operator.api.resources import Monitoring
+
+_REVISION_LABEL = "modelops.dev/revision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierReference:
+    """How often the outlier detector flags a row of the reference data."""
+
+    hits: int
+    """Rows of the reference data that it flags."""
+    rows: int
+
+    @classmethod
+    def of(cls, rate: float, rows: int) -> Self:
+        """Read it from `reference_rate` in detector.json and the rows of the reference data.
+
+        Raises ValueError for a rate that is none, or without rows.
+        """
+        if not 0 <= rate <= 1 or rows < 1:
+            raise ValueError(f"a reference rate of {rate} in {rows} rows says nothing")
+        return cls(hits=round(rate * rows), rows=rows)
+
+    @property
+    def rate(self) -> float:
+        """Share of the reference data's rows, 0 to 1."""
+        return self.hits / self.rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reporter:
+    """A pod that is ready, and so has to report."""
+
+    pod: str
+    since: datetime
+    """When it became ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Everything that one deployment's telemetry is judged by, besides the telemetry."""
+
+    monitoring: Monitoring
+    """`spec.monitoring`: window and thresholds."""
+    drift: Profile | Failure | None
+    """The reference profile of the running drift detector; why it cannot be had; None without
+    a drift detector."""
+    outliers: OutlierReference | Failure | None
+    """The same for the outlier detector."""
+    reporters: tuple[Reporter, ...]
+    """The ready pods of the running revision."""
+    failure: Failure | None = None
+    """Of the last `Reading`."""
+
+
+def reporters(pods: Iterable[Mapping[str, Any]], revision: str) -> tuple[Reporter, ...]:
+    """Find the pods that have to report, among pods as the API server tells them."""
+    found = ((pod["metadata"], _ready_since(pod)) for pod in pods)
+    return tuple(
+        Reporter(pod=metadata["name"], since=since)
+        for metadata, since in found
+        if since is not None
+        and not metadata.get("deletionTimestamp")
+        and metadata.get("labels", {}).get(_REVISION_LABEL) == revision
+    )
+
+
+def _ready_since(pod: Mapping[str, Any]) -> datetime | None:
+    for condition in pod.get("status", {}).get("conditions") or ():
+        if condition["type"] == "Ready" and condition["status"] == "True":
+            since = condition.get("lastTransitionTime")
+            return datetime.fromisoformat(since or pod["metadata"]["creationTimestamp"])
+    return None

@@ -1,0 +1,312 @@
+"""From lines to windows: every line counted once, whatever their order, however often they come.
+
+A worker of a pod writes lines for one window of time, one a chunk. Their integer histograms add
+up, so the lines of all pods and workers make one `Window`, and neighbouring windows make a larger
+one. How the shell uses it:
+
+    store = TelemetryStore(settle=source.settle)      # one for the whole fleet
+    store.add(key, reading.lines, now)                # after each `collect`
+    history = store.history(key, running_revision)    # what `evaluate` looks at
+    store.retain(keys)                                # forget deleted deployments
+
+Windows of different revisions never mix: a `History` belongs to one. It is bounded: recent
+windows are kept apart, so that a line which comes late still finds its place; older ones melt
+into groups of at least 1,000 rows, of which the last three are kept.
+"""
+
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, Self, TypeVar
+
+import numpy as np
+from modelops_runtime.profile import Histogram
+from modelops_runtime.telemetry import Line
+
+from modelops_operator.core.health.statistics import Counts
+
+MINIMUM_ROWS: Final = 1000
+"""A group of windows is judged when it has as many."""
+GROUPS: Final = 3
+"""So many groups are looked at."""
+LONGEST: Final = timedelta(hours=24)
+"""Traffic older than this says nothing about now."""
+SKEW: Final = timedelta(minutes=1)
+"""A window that ends further in the future was written by a clock that is wrong."""
+REVISIONS: Final = 3
+"""Revisions kept of one deployment: the running one, the next one, and one to roll back to."""
+SCORES: Final = -1
+"""The index of the predictions' scores among the histograms, beside the features'."""
+
+_LATE_WINDOWS: Final = 3
+_LATE: Final = timedelta(minutes=5)
+
+HistogramKey = tuple[str, int]
+"""The hash of the edges that were counted against, and the index of the feature, or `SCORES`."""
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What happened in a stretch of time, on all pods and workers together."""
+
+    start: datetime
+    end: datetime
+    rows: int = 0
+    outliers: int = 0
+    requests: int = 0
+    client_errors: int = 0
+    """Requests answered with a 4xx."""
+    server_errors: int = 0
+    """Requests answered with a 5xx."""
+    latency: Mapping[int, int] = field(default_factory=dict)
+    """Number of requests for each bin of `modelops_runtime.telemetry.LATENCY_EDGES`."""
+    histograms: Mapping[HistogramKey, Counts] = field(default_factory=dict)
+    """Counts of the bins, then of missing values, then of unseen categories."""
+    forms: frozenset[str] = frozenset()
+    """The forms of the model that answered: treelite, pyfunc."""
+
+    def __add__(self, other: "Window") -> "Window":
+        """Merge two windows; the stretch in between belongs to the sum."""
+        return Window(
+            start=min(self.start, other.start),
+            end=max(self.end, other.end),
+            rows=self.rows + other.rows,
+            outliers=self.outliers + other.outliers,
+            requests=self.requests + other.requests,
+            client_errors=self.client_errors + other.client_errors,
+            server_errors=self.server_errors + other.server_errors,
+            latency=_added(self.latency, other.latency),
+            histograms=_added_histograms(self.histograms, other.histograms),
+            forms=self.forms | other.forms,
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody asked for anything."""
+        return not self.rows and not self.requests
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Windows melted into groups that are large enough to judge, in the order of time."""
+
+    closed: tuple[Window, ...] = ()
+    """At most the last three; each has at least `MINIMUM_ROWS`."""
+    open: Window | None = None
+    """What is left over at the end; fewer rows."""
+
+    def grown(self, window: Window) -> Self:
+        """Add a window that is younger than all before it."""
+        start_anew = self.open is None or self.open.empty or window.end - self.open.start > LONGEST
+        merged = window if start_anew or self.open is None else self.open + window
+        if merged.rows < MINIMUM_ROWS:
+            return replace(self, open=merged)
+        return replace(self, closed=(*self.closed, merged)[-GROUPS:], open=None)
+
+    def since(self, moment: datetime) -> Self:
+        """Leave out what is older."""
+        return replace(
+            self,
+            closed=tuple(window for window in self.closed if window.end > moment),
+            open=self.open if self.open is not None and self.open.end > moment else None,
+        )
+
+    @property
+    def span(self) -> Window | None:
+        """All that is judged in one window; before the first group is full, what there is."""
+        if not self.closed:
+            return self.open
+        return sum(self.closed[1:], start=self.closed[0])
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A window that lines may still come for."""
+
+    window: Window
+    parts: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+    """Chunks that came, by pod and worker."""
+    wanted: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Number of chunks that there are."""
+
+    def add(self, line: Line) -> bool:
+        """Count a line; False if it was counted before, or does not fit the others."""
+        writer = (line.pod, line.worker)
+        if line.chunk in self.parts.get(writer, ()) or not _fits(line, self.window):
+            return False
+        self.parts.setdefault(writer, set()).add(line.chunk)
+        self.wanted[writer] = line.chunks
+        self.window += _window(line)
+        return True
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether chunks of a worker are missing.
+
+        What came counts nevertheless: every feature is whole within its chunk, and is judged by
+        its own number of rows.
+        """
+        return any(len(chunks) < self.wanted[writer] for writer, chunks in self.parts.items())
+
+
+class History:
+    """What the pods of one revision of one deployment told, bounded in size.
+
+    Lines may be added in any order and repeatedly; the windows are the same.
+    """
+
+    def __init__(self, revision: str, *, settle: timedelta) -> None:
+        self.revision = revision
+        self.settle = settle
+        """How long after a window's end its lines may still be on their way."""
+        self._slots: dict[tuple[datetime, datetime], _Slot] = {}
+        self._melted = Groups()
+        self._melted_until = datetime.min.replace(tzinfo=UTC)
+        self._heard: dict[str, datetime] = {}
+        self.traffic: datetime | None = None
+        """The end of the last window that had requests or rows."""
+        self.late = 0
+        """Lines that came when their window had melted already: left out."""
+        self.skewed: datetime | None = None
+        """When a line of the future last came; it was left out."""
+        self.damaged: datetime | None = None
+        """When a line that cannot be understood last came."""
+
+    def add(self, lines: Iterable[Line], now: datetime) -> None:
+        """Count what is new among the lines; those of other revisions are not looked at."""
+        for line in lines:
+            if line.revision == self.revision:
+                self._add(line, now)
+        self._melt(now)
+
+    def _add(self, line: Line, now: datetime) -> None:
+        start, end = line.start, line.end
+        if end > now + timedelta(seconds=line.seconds) + SKEW:
+            self.skewed = now
+            return
+        self._heard[line.pod] = max(end, self._heard.get(line.pod, end))
+        if line.rows or line.requests:
+            self.traffic = max(end, self.traffic or end)
+        if end <= max(self._melted_until, now - LONGEST):
+            self.late += 1
+            return
+        slot = self._slots.setdefault((end, start), _Slot(Window(start=start, end=end)))
+        slot.add(line)
+
+    def _melt(self, now: datetime) -> None:
+        """Merge windows that no line is expected for any more, so that the memory is bounded."""
+        for key in sorted(self._slots):
+            end, start = key
+            if end + self.settle + max(_LATE_WINDOWS * (end - start), _LATE) > now:
+                break
+            self._melted = self._melted.grown(self._slots.pop(key).window)
+            self._melted_until = max(end, self._melted_until)
+        self._heard = {pod: end for pod, end in self._heard.items() if end > now - LONGEST}
+
+    def groups(self, now: datetime) -> Groups:
+        """Give the windows that have settled, in groups large enough to judge."""
+        groups = self._melted
+        for slot in self._settled(now):
+            groups = groups.grown(slot.window)
+        return groups.since(now - LONGEST)
+
+    def incomplete(self, now: datetime) -> int:
+        """Count the recent windows that have settled and lack a chunk."""
+        return sum(slot.incomplete for slot in self._settled(now))
+
+    def heard(self) -> Mapping[str, datetime]:
+        """For each pod that reported within a day: the end of its last window."""
+        return dict(self._heard)
+
+    def _settled(self, now: datetime) -> Iterator[_Slot]:
+        for key in sorted(self._slots):
+            if key[0] + self.settle <= now:
+                yield self._slots[key]
+
+
+class TelemetryStore:
+    """The histories of a whole fleet. Keys are what the caller names its deployments by."""
+
+    def __init__(self, *, settle: timedelta) -> None:
+        self._settle = settle
+        self._histories: dict[Hashable, dict[str, History]] = {}
+
+    def add(self, key: Hashable, lines: Iterable[Line], now: datetime, *, damaged: int = 0) -> None:
+        """Count lines of one deployment, of whatever revision.
+
+        `damaged` lines came with them that could not be understood.
+        """
+        by_revision: dict[str, list[Line]] = {}
+        for line in lines:
+            by_revision.setdefault(line.revision, []).append(line)
+        histories = self._histories.setdefault(key, {})
+        for revision, those in by_revision.items():
+            history = histories.pop(revision, None) or History(revision, settle=self._settle)
+            histories[revision] = history  # at the end: it was heard of last
+            history.add(those, now)
+        for history in histories.values():
+            # A damaged line does not tell its revision.
+            history.damaged = now if damaged else history.damaged
+        while len(histories) > REVISIONS:
+            del histories[next(iter(histories))]
+
+    def history(self, key: Hashable, revision: str) -> History:
+        """Give what is known of one revision; an empty history if nothing is."""
+        known = self._histories.get(key, {}).get(revision)
+        return known or History(revision, settle=self._settle)
+
+    def retain(self, keys: Collection[Hashable]) -> None:
+        """Forget all other deployments."""
+        self._histories = {key: found for key, found in self._histories.items() if key in keys}
+
+
+def _window(line: Line) -> Window:
+    """Give the window that this line alone makes."""
+    return Window(
+        start=line.start,
+        end=line.end,
+        rows=line.rows,
+        outliers=line.outliers,
+        requests=line.requests,
+        client_errors=line.errors.get("4xx", 0),
+        server_errors=line.errors.get("5xx", 0),
+        latency=dict(line.latency),
+        histograms=_histograms(line),
+        forms=frozenset({line.form} if line.form and line.rows else ()),
+    )
+
+
+def _histograms(line: Line) -> dict[HistogramKey, Counts]:
+    found = {(line.edges, each.index): _counts(each.histogram) for each in line.features}
+    if line.scores is not None:
+        found[line.edges, SCORES] = _counts(line.scores)
+    return found
+
+
+def _counts(histogram: Histogram) -> Counts:
+    return np.array([*histogram.counts, histogram.missing, histogram.unseen], dtype=np.int64)
+
+
+def _fits(line: Line, window: Window) -> bool:
+    """Whether the line's histograms have as many bins as those they are to be added to."""
+    return all(
+        len(counts) == len(window.histograms.get(key, counts))
+        for key, counts in _histograms(line).items()
+    )
+
+
+def _added(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
+    """Add two sparse histograms."""
+    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
+
+
+def _added_histograms(
+    one: Mapping[HistogramKey, Counts], other: Mapping[HistogramKey, Counts]
+) -> dict[HistogramKey, Counts]:
+    """Add two sets of histograms. Where the numbers of bins differ, the first is kept."""
+    added = {**other, **one}
+    for key in one.keys() & other.keys():
+        if len(one[key]) == len(other[key]):
+            added[key] = one[key] + other[key]
+    return added

@@ -1,0 +1,106 @@
+"""Whether a row is unlike what the model was trained on: a Mahalanobis distance.
+
+P. C. Mahalanobis, "On the generalised distance in statistics", 1936. The distance of a row x is
+(x - mean) P (x - mean) with the precision matrix P, the inverse of a shrunk covariance. Training
+estimates them; here it takes about a microsecond a row.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from modelops_runtime.schema import UNSEEN, Matrix
+
+KIND: Final = "mahalanobis"
+
+
+class DetectorError(ValueError):
+    """A detector.json that is not one; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mahalanobis:
+    """An outlier detector over k encoded inputs."""
+
+    mean: NDArray[np.float64]
+    """Shape (k,)."""
+    precision: NDArray[np.float64]
+    """Shape (k, k)."""
+    impute: NDArray[np.float64]
+    """Shape (k,): what stands for a missing value."""
+    unseen: NDArray[np.float64]
+    """Shape (k,): what stands for an unseen category; NaN for columns that are numbers."""
+    threshold: float
+    """Rows with a larger squared distance are outliers."""
+    reference_rate: float
+    """Share of outliers in the reference rows."""
+
+    def __post_init__(self) -> None:
+        k = len(self.mean)
+        shapes = (self.mean.shape, self.precision.shape, self.impute.shape, self.unseen.shape)
+        if shapes != ((k,), (k, k), (k,), (k,)):
+            raise DetectorError(f"shapes {shapes} do not belong together")
+        known = (self.mean, self.precision, self.impute, self.threshold, self.reference_rate)
+        if not all(np.isfinite(each).all() for each in known):
+            raise DetectorError("a number is not finite")
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Read detector.json. Raises DetectorError.
+
+        `unseen` may be left out (the code -1 is then taken as it is) and has null for numbers.
+        """
+        try:
+            data = orjson.loads(content)
+            kind = data["kind"]
+            impute = np.array(data["impute"], dtype=np.float64)
+            detector = cls(
+                mean=np.array(data["mean"], dtype=np.float64),
+                precision=np.array(data["precision"], dtype=np.float64),
+                impute=impute,
+                unseen=np.array(data.get("unseen") or [None] * len(impute), dtype=np.float64),
+                threshold=float(data["threshold"]),
+                reference_rate=float(data["reference_rate"]),
+            )
+        except DetectorError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DetectorError(f"not a detector: {error!r}") from error
+        if kind != KIND:
+            raise DetectorError(f"kind {kind!r} is not {KIND}")
+        return detector
+
+    def to_json(self) -> bytes:
+        """Write detector.json: the same detector always gives the same bytes."""
+        return orjson.dumps(
+            {
+                "kind": KIND,
+                "mean": self.mean,
+                "precision": np.ascontiguousarray(self.precision),
+                "impute": self.impute,
+                "unseen": [None if np.isnan(each) else float(each) for each in self.unseen],
+                "threshold": self.threshold,
+                "reference_rate": self.reference_rate,
+            },
+            option=orjson.OPT_SERIALIZE_NUMPY,
+        )
+
+    def score(self, matrix: Matrix) -> NDArray[np.float64]:
+        """Give the squared distance of each encoded row: shape (n, k) -> (n,).
+
+        Infinite where it is too large for a float.
+        """
+        rows = np.where(np.isnan(matrix), self.impute, matrix)
+        rows = np.where((rows == UNSEEN) & ~np.isnan(self.unseen), self.unseen, rows)
+        with np.errstate(over="ignore", invalid="ignore"):
+            off = rows - self.mean
+            distance = ((off @ self.precision) * off).sum(axis=1)
+        # Opposite infinities make NaN, which no threshold would catch.
+        return np.where(np.isnan(distance), np.inf, distance)
+
+    def flag(self, matrix: Matrix) -> NDArray[np.bool_]:
+        """Say which encoded rows are outliers: shape (n, k) -> (n,)."""
+        return self.score(matrix) > self.threshold

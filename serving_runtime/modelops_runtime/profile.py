@@ -1,0 +1,257 @@
+"""The reference profile: how each input was distributed when the model was trained.
+
+Live rows are counted into the same bins, so that two integer histograms can be compared, and the
+histograms of several pods and windows add up. Numbers have quantile bins with a guard bin on
+either side, for what training never saw; categories have a bin for each level.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Final, Self
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from modelops_runtime.schema import Input, Kind, Matrix, Schema
+
+Column = NDArray[np.float64]
+
+MOST_BINS: Final = 200
+"""A line of telemetry has to hold all bins of a feature."""
+DEFAULT_BINS: Final = 20
+
+
+class ProfileError(ValueError):
+    """A profile.json that is not one, or rows that do not fit the profile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often each bin was met; histograms over the same bins add up."""
+
+    counts: tuple[int, ...]
+    missing: int = 0
+    unseen: int = 0
+    """Categories without a level."""
+
+    @property
+    def total(self) -> int:
+        """Number of values."""
+        return sum(self.counts) + self.missing + self.unseen
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        if len(self.counts) != len(other.counts):
+            raise ValueError(f"{len(self.counts)} bins do not add to {len(other.counts)}")
+        return Histogram(
+            tuple(one + more for one, more in zip(self.counts, other.counts, strict=True)),
+            self.missing + other.missing,
+            self.unseen + other.unseen,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureProfile:
+    """The reference histogram of one input, or of the predictions' scores.
+
+    A number with the edges e0 < ... < ek has k + 2 bins: 0 is below e0, i is [e(i-1), e(i)) with
+    the last one closed, k + 1 is above ek. A constant c has the edges (c, c). A category's bin i
+    is level i; beyond `MOST_BINS` levels, bin i holds all levels whose code is i modulo that.
+    """
+
+    name: str
+    kind: Kind
+    edges: tuple[float, ...] = ()
+    levels: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    missing: int = 0
+    unseen: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in {"number", "category"}:
+            raise ProfileError(f"{self.name}: kind {self.kind!r} is not number or category")
+        if self.kind == "number" and (
+            len(self.edges) < 2 or list(self.edges) != sorted(self.edges)
+        ):
+            raise ProfileError(f"{self.name}: edges must be at least two, in order")
+        if len(self.counts) != self.bins:
+            raise ProfileError(f"{self.name}: {len(self.counts)} counts for {self.bins} bins")
+
+    @property
+    def bins(self) -> int:
+        """Number of bins, missing and unseen not counted."""
+        return len(self.edges) + 1 if self.kind == "number" else min(len(self.levels), MOST_BINS)
+
+    @cached_property
+    def _edges(self) -> Column:
+        return np.array(self.edges, dtype=np.float64)
+
+    def place(self, values: Column) -> NDArray[np.int64]:
+        """Give each value's bin; `bins` for missing values and `bins + 1` for unseen categories."""
+        missing = np.isnan(values)
+        if self.kind == "number":
+            places = np.searchsorted(self._edges, values, side="right")
+            places[values == self._edges[-1]] = len(self.edges) - 1
+        else:
+            known = (values >= 0) & (values < len(self.levels))
+            codes = np.where(known, values, 0).astype(np.int64) % max(self.bins, 1)
+            places = np.where(known, codes, self.bins + 1)
+        places[missing] = self.bins
+        return places.astype(np.int64, copy=False)
+
+    def count(self, values: Column) -> Histogram:
+        """Count a column of encoded values."""
+        found = np.bincount(self.place(values), minlength=self.bins + 2).tolist()
+        return Histogram(tuple(found[: self.bins]), found[self.bins], found[self.bins + 1])
+
+    @property
+    def histogram(self) -> Histogram:
+        """The reference's counts."""
+        return Histogram(self.counts, self.missing, self.unseen)
+
+    def filled(self, found: Histogram) -> "FeatureProfile":
+        """Take these counts as the reference's."""
+        return FeatureProfile(
+            name=self.name,
+            kind=self.kind,
+            edges=self.edges,
+            levels=self.levels,
+            counts=found.counts,
+            missing=found.missing,
+            unseen=found.unseen,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The reference histograms of all inputs, in the schema's order."""
+
+    features: tuple[FeatureProfile, ...]
+    rows: int
+    """Number of rows that the reference was made of."""
+    scores: FeatureProfile | None = None
+    """The predictions: the probability of the second class (of the likeliest, if there are more
+    than two), or a regressor's value."""
+
+    @classmethod
+    def fit(
+        cls,
+        matrix: Matrix,
+        schema: Schema,
+        bins: int = DEFAULT_BINS,
+        *,
+        scores: Column | None = None,
+    ) -> Self:
+        """Make a profile of encoded rows of shape (rows, inputs) and their scores of shape (rows,).
+
+        Numbers get at most `bins` quantile bins besides the guards: fewer where quantiles fall
+        together. Raises ValueError when the shapes do not fit or there are no rows.
+        """
+        if matrix.ndim != 2 or matrix.shape[1] != len(schema.inputs) or not len(matrix):
+            raise ValueError(f"shape {matrix.shape} is not (rows, {len(schema.inputs)})")
+        if not 1 <= bins <= MOST_BINS:
+            raise ValueError(f"{bins} bins: must be 1 to {MOST_BINS}")
+        features = (
+            _fitted(column, matrix[:, index], bins) for index, column in enumerate(schema.inputs)
+        )
+        name = Input(name=schema.output.name, kind="number")
+        return cls(
+            features=tuple(features),
+            rows=len(matrix),
+            scores=None if scores is None else _fitted(name, np.asarray(scores, float), bins),
+        )
+
+    def count(self, matrix: Matrix) -> list[Histogram]:
+        """Count encoded rows of shape (rows, features): one histogram for each feature."""
+        if matrix.ndim != 2 or matrix.shape[1] != len(self.features):
+            raise ProfileError(f"shape {matrix.shape} is not (rows, {len(self.features)})")
+        return [each.count(matrix[:, index]) for index, each in enumerate(self.features)]
+
+    def place(self, matrix: Matrix) -> NDArray[np.int64]:
+        """Give the bins of encoded rows, of the same shape; see `FeatureProfile.place`."""
+        columns = [each.place(matrix[:, index]) for index, each in enumerate(self.features)]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def edges_hash(self) -> str:
+        """Name the bins: histograms with the same hash may be added. 16 hexadecimal digits."""
+        features: Sequence[FeatureProfile] = self.features
+        content = [[each.name, each.kind, each.edges, each.levels] for each in features]
+        if self.scores is not None:
+            content.append([self.scores.name, self.scores.edges])
+        return sha256(orjson.dumps(content)).hexdigest()[:16]
+
+    def to_json(self) -> bytes:
+        """Write profile.json: the same profile always gives the same bytes."""
+        return orjson.dumps(
+            {
+                "rows": self.rows,
+                "edges_hash": self.edges_hash,
+                "features": [_described(each) for each in self.features],
+                "scores": None if self.scores is None else _described(self.scores),
+            },
+            option=orjson.OPT_INDENT_2,
+        )
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Read profile.json. Raises ProfileError."""
+        try:
+            data = orjson.loads(content)
+            profile = cls(
+                features=tuple(_read(each) for each in data["features"]),
+                rows=int(data["rows"]),
+                scores=None if data.get("scores") is None else _read(data["scores"]),
+            )
+            stated = data["edges_hash"]
+        except ProfileError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ProfileError(f"not a reference profile: {error!r}") from error
+        if stated != profile.edges_hash:
+            raise ProfileError(f"edges_hash is {stated}, the edges give {profile.edges_hash}")
+        return profile
+
+
+def _fitted(column: Input, values: Column, bins: int) -> FeatureProfile:
+    if column.kind == "category":
+        empty = (0,) * min(len(column.levels), MOST_BINS)
+        feature = FeatureProfile(
+            name=column.name, kind="category", levels=column.levels, counts=empty
+        )
+    else:
+        edges = _edges(values, bins)
+        feature = FeatureProfile(
+            name=column.name, kind="number", edges=edges, counts=(0,) * (len(edges) + 1)
+        )
+    return feature.filled(feature.count(values))
+
+
+def _edges(values: Column, bins: int) -> tuple[float, ...]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        # Everything is missing in the reference: whatever comes falls into a guard bin, or on 0.
+        return (0.0, 0.0)
+    # Quantiles that are values of the data: interpolated ones overflow between the largest floats.
+    found = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1), method="lower"))
+    edges = tuple(float(edge) for edge in found)
+    return edges if len(edges) > 1 else edges * 2
+
+
+def _described(feature: FeatureProfile) -> dict[str, object]:
+    bins = {"edges": feature.edges} if feature.kind == "number" else {"levels": feature.levels}
+    return {
+        "name": feature.name,
+        "kind": feature.kind,
+        **bins,
+        "counts": feature.counts,
+        "missing": feature.missing,
+        "unseen": feature.unseen,
+    }
+
+
+def _read(data: Mapping[str, Any]) -> FeatureProfile:
+    lists = {key: tuple(data.get(key, ())) for key in ("edges", "levels", "counts")}
+    return FeatureProfile(**{**data, **lists})

@@ -1,0 +1,327 @@
+"""What a model takes and gives: the table that turns records into the matrix that models read.
+
+One schema belongs to all three models of a training. Columns of the matrix are the inputs in
+their order. A number is itself, a category is the index of its level; what is missing is NaN, a
+category that training never saw is `UNSEEN`.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Literal, Self, TypeAlias
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+Matrix: TypeAlias = NDArray[np.float64]
+Kind = Literal["number", "category"]
+OutputKind = Literal["classifier", "regressor"]
+Label: TypeAlias = str | int | float | bool
+
+UNSEEN: Final = -1.0
+"""The code of a category that is not among the levels."""
+MISSING: Final = math.nan
+LARGEST_INTEGER: Final = 2**53
+"""Beyond it, a float no longer tells neighbouring integers apart."""
+SHOWN_PROBLEMS: Final = 5
+"""How many problems an error spells out; the others it counts."""
+_SHOWN_CHARACTERS: Final = 80
+
+
+class SchemaError(ValueError):
+    """A schema.json that is not one; the message names the place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A value that the schema refuses."""
+
+    row: int
+    """Index in the rows, from 0."""
+    field: str
+    """Name of the input; empty when the row as a whole is wrong."""
+    value: str
+    """The value as JSON, shortened."""
+    expected: str
+    """What would have been right, for people."""
+
+
+class InvalidRows(ValueError):  # noqa: N818 (it names what is wrong, as a ValueError does)
+    """Rows that do not fit the schema.
+
+    `problems` holds the first `SHOWN_PROBLEMS` of them, `total` is the number of all.
+    """
+
+    def __init__(self, problems: Sequence[Problem], total: int) -> None:
+        self.problems = tuple(problems)
+        self.total = total
+        first = self.problems[0]
+        where = f"row {first.row}" + (f", {first.field}" if first.field else "")
+        more = f" (and {total - 1} more)" if total > 1 else ""
+        super().__init__(f"{where}: got {first.value}, expected {first.expected}{more}")
+
+
+class _Refused(Exception):  # noqa: N818 (private signal between a cell and its row)
+    """A cell's value is not what `expected` says."""
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(expected)
+        self.expected = expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One column."""
+
+    name: str
+    kind: Kind
+    levels: tuple[str, ...] = ()
+    """The categories in the order of their codes; empty for numbers."""
+    integer: bool = False
+    """Only whole numbers make sense."""
+    nullable: bool = True
+    """It may be missing: null, or left out of the record."""
+    unit: str | None = None
+    minimum: float | None = None
+    """The least value in the training data; for people, not a limit."""
+    maximum: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise SchemaError("an input has no name")
+        if self.kind not in {"number", "category"}:
+            raise SchemaError(f"input {self.name}: kind {self.kind!r} is not number or category")
+        if len(set(self.levels)) != len(self.levels):
+            raise SchemaError(f"input {self.name}: a level appears twice")
+        if self.kind == "number" and self.levels:
+            raise SchemaError(f"input {self.name}: a number has no levels")
+
+    @property
+    def expected(self) -> str:
+        """What a value has to be, for people."""
+        if self.kind == "category":
+            levels = ", ".join(self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
+            what = f"a category, text or a whole number ({levels})"
+        elif self.integer:
+            what = f"a whole number from -{LARGEST_INTEGER} to {LARGEST_INTEGER}"
+        else:
+            what = "a finite number"
+        return f"{what} or null" if self.nullable else what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What the predictor gives."""
+
+    kind: OutputKind
+    name: str
+    classes: tuple[Label, ...] | None = None
+    """The labels in the order of the model's classes; None for a regressor."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in {"classifier", "regressor"}:
+            raise SchemaError(f"output {self.name}: kind {self.kind!r} is not known")
+        if self.kind == "classifier" and len(self.classes or ()) < 2:
+            raise SchemaError(f"output {self.name}: a classifier has at least two classes")
+        if self.kind == "regressor" and self.classes is not None:
+            raise SchemaError(f"output {self.name}: a regressor has no classes")
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The inputs of a model in order, and its output."""
+
+    inputs: tuple[Input, ...]
+    output: Output
+    _cells: tuple["_Cell", ...] = field(init=False, repr=False, compare=False)
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = frozenset(column.name for column in self.inputs)
+        if len(names) != len(self.inputs):
+            raise SchemaError("an input's name appears twice")
+        if not names:
+            raise SchemaError("there are no inputs")
+        object.__setattr__(self, "_cells", tuple(_Cell.of(column) for column in self.inputs))
+        object.__setattr__(self, "_names", names)
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Read schema.json. Raises SchemaError."""
+        try:
+            data = orjson.loads(content)
+            output = dict(data["output"])
+            if output.get("classes") is not None:
+                output["classes"] = tuple(output["classes"])
+            inputs = (
+                Input(**{**each, "levels": tuple(each.get("levels", ()))})
+                for each in data["inputs"]
+            )
+            return cls(tuple(inputs), Output(**output))
+        except SchemaError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SchemaError(f"not a schema: {error!r}") from error
+
+    def to_json(self) -> bytes:
+        """Write schema.json: the same schema always gives the same bytes."""
+        inputs = [
+            {
+                "name": column.name,
+                "kind": column.kind,
+                "levels": column.levels,
+                "integer": column.integer,
+                "nullable": column.nullable,
+                "unit": column.unit,
+                "minimum": column.minimum,
+                "maximum": column.maximum,
+            }
+            for column in self.inputs
+        ]
+        output = {
+            "kind": self.output.kind,
+            "name": self.output.name,
+            "classes": self.output.classes,
+        }
+        return orjson.dumps({"inputs": inputs, "output": output}, option=orjson.OPT_INDENT_2)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The inputs' names in order."""
+        return tuple(column.name for column in self.inputs)
+
+    def encode(self, rows: Sequence[Mapping[str, object]]) -> Matrix:
+        """Turn records into a matrix of shape (rows, inputs).
+
+        Raises InvalidRows for rows that are not objects, unknown fields, missing values where
+        none may be, values of another type, infinities, and integers that a float cannot hold.
+        """
+        values: list[float] = []
+        append = values.append
+        for row in rows:
+            if not isinstance(row, dict) or not row.keys() <= self._names:
+                raise self._explained(rows)
+            get: Callable[[str], Any] = row.get
+            for cell in self._cells:
+                # The usual types are read here, without a call: this loop is most of a request.
+                value = get(cell.name)
+                kind = type(value)
+                if kind is cell.plain:
+                    append(value if cell.codes is None else cell.codes.get(value, UNSEEN))
+                elif kind is int and cell.integers is not None:
+                    append(cell.integers.get(value, UNSEEN))
+                else:
+                    try:
+                        append(cell.read(value))
+                    except _Refused:
+                        raise self._explained(rows) from None
+        matrix = np.array(values, dtype=np.float64).reshape(-1, len(self._cells))
+        if not np.isfinite(matrix).all() and self._has_holes(matrix):
+            raise self._explained(rows)
+        return matrix
+
+    def _has_holes(self, matrix: Matrix) -> bool:
+        """Whether there are infinities, or NaN where nothing may be missing."""
+        required = [not column.nullable for column in self.inputs]
+        return bool(np.isinf(matrix).any() or np.isnan(matrix[:, required]).any())
+
+    def _explained(self, rows: Sequence[Mapping[str, object]]) -> InvalidRows:
+        """Find all that is wrong with the rows."""
+        problems: list[Problem] = []
+        total = 0
+        for number, row in enumerate(rows):
+            for name, value, expected in self._complaints(row):
+                total += 1
+                if len(problems) < SHOWN_PROBLEMS:
+                    problems.append(Problem(number, name, shown(value), expected))
+        return InvalidRows(problems, total)
+
+    def _complaints(self, row: object) -> list[tuple[str, object, str]]:
+        if not isinstance(row, dict):
+            return [("", row, f"an object with the fields {_listed(self.names)}")]
+        complaints: list[tuple[str, object, str]] = [
+            (str(name), row[name], f"no such field; the fields are {_listed(self.names)}")
+            for name in row
+            if name not in self._names
+        ]
+        for cell in self._cells:
+            value = row.get(cell.name)
+            try:
+                cell.read(value)
+            except _Refused as refused:
+                complaints.append((cell.name, value, refused.expected))
+        return complaints
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """Reads the values of one input."""
+
+    name: str
+    plain: type
+    """The type that needs no look: float for numbers that need not be whole, str for categories."""
+    codes: Mapping[str, float] | None
+    """The codes of levels; None for numbers."""
+    integers: Mapping[int, float] | None
+    """The codes of levels that are written like integers; None for numbers."""
+    read: Callable[[object], float]
+    """Read any value; raises _Refused."""
+
+    @classmethod
+    def of(cls, column: Input) -> Self:
+        if column.kind == "number":
+            plain = type(Ellipsis) if column.integer else float
+            return cls(column.name, plain, None, None, partial(_number, column))
+        codes = {level: float(code) for code, level in enumerate(column.levels)}
+        integers = {int(level): code for level, code in codes.items() if _is_integer(level)}
+        return cls(column.name, str, codes, integers, partial(_category, column, codes))
+
+
+def _number(column: Input, value: object) -> float:
+    if value is None and column.nullable:
+        return MISSING
+    if type(value) is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+        return float(value)
+    if isinstance(value, float) and not math.isinf(value):
+        if math.isnan(value) and column.nullable:
+            return MISSING
+        if not column.integer or (value.is_integer() and abs(value) <= LARGEST_INTEGER):
+            return float(value)
+    raise _Refused(column.expected)
+
+
+def _category(column: Input, codes: Mapping[str, float], value: object) -> float:
+    if value is None and column.nullable:
+        return MISSING
+    if isinstance(value, str | bool) or type(value) is int:
+        return codes.get(str(value), UNSEEN)
+    if isinstance(value, float) and math.isfinite(value):
+        # A column of integers with a missing value among them is a column of floats in pandas.
+        code = codes.get(str(value))
+        if code is None and value.is_integer():
+            code = codes.get(str(int(value)))
+        return UNSEEN if code is None else code
+    if isinstance(value, float) and math.isnan(value) and column.nullable:
+        return MISSING
+    raise _Refused(column.expected)
+
+
+def _is_integer(level: str) -> bool:
+    """Whether the level is what `str` makes of an integer: 07 and +7 are not."""
+    digits = level.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 20 and str(int(level)) == level
+
+
+def shown(value: object) -> str:
+    """Write a value as JSON for an error message, shortened."""
+    try:
+        text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

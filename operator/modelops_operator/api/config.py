@@ -35,7 +35,7 @@ class MlflowConfig(Fields):
     """An http address, or `databricks`."""
     poll_interval: Interval = timedelta(seconds=30)
     """How often the aliases are read: one request for the whole fleet."""
-    settle: Annotated[timedelta, DurationBetween("0s", "24h")] = timedelta(seconds=10)
+    settle: Annotated[timedelta, DurationBetween("0ms", "24h")] = timedelta(seconds=10)
     """How long aliases must stay as they are before they are followed."""
 
 

@@ -1,0 +1,104 @@
+"""The configuration file of the operator and the builder."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from modelops_operator.api.config import ConfigError, MonitoringBackend, configured_path, load
+
+pytestmark = pytest.mark.unit
+
+LEAST = """
+mlflow: {trackingUri: "http://mlflow:5000"}
+registry: {host: "registry:5000"}
+"""
+DIGEST = "sha256:" + "0" * 64
+FULL = f"""
+mlflow: {{trackingUri: "http://10.1.1.1:5001", pollInterval: 2s, settle: 500ms}}
+registry: {{host: "10.1.1.1:5000", prefix: "team/models", insecure: true, dockerConfig: /c.json}}
+builder:
+  indexUrls: ["https://pypi.example.com/simple"]
+  caBundle: null
+  concurrency: 3
+  python: "3.12"
+  bases: {{"3.12": "10.1.1.1:5000/modelops/base@{DIGEST}"}}
+  platforms: [linux/arm64]
+  runtimeBundle: /runtime
+monitoring: {{backend: PodLogs, interval: 1s}}
+operator:
+  namespace: models
+  namespaces: [staging]
+  workers: 2
+  sweepInterval: 1m
+  leaderElection: {{enabled: false, leaseName: other}}
+  metricsPort: 9090
+  healthPort: 9091
+runtime: {{version: "0.2.0"}}
+"""
+
+
+def write(folder: Path, content: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(content)
+    return path
+
+
+def test_the_least_is_filled_in(tmp_path: Path) -> None:
+    config = load(write(tmp_path, LEAST))
+
+    assert config.mlflow.poll_interval == timedelta(seconds=30)
+    assert config.registry.prefix == "modelops"
+    assert config.monitoring.backend is MonitoringBackend.POD_LOGS
+    assert config.operator.leader_election.enabled
+    assert config.builder.index_urls == ("https://pypi.org/simple",)
+
+
+def test_everything_is_read(tmp_path: Path) -> None:
+    config = load(write(tmp_path, FULL))
+
+    assert config.mlflow.settle == timedelta(seconds=0.5)
+    assert config.registry.docker_config == Path("/c.json")
+    assert config.builder.bases["3.12"].endswith(DIGEST)
+    assert config.builder.ca_bundle is None
+    assert config.operator.namespaces == ("staging",)
+    assert config.operator.leader_election.lease_name == "other"
+    assert config.runtime.version == "0.2.0"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "mlflow: is required; registry: is required"),
+        ("a: [", "is not YAML"),
+        ("- a", "must be an object with fields"),
+        (LEAST + "registy: {}", "registy: is not a field that this version knows"),
+        (
+            LEAST.replace("http://mlflow:5000", "mlflow:5000"),
+            "mlflow.trackingUri: must match ^(https?://",
+        ),
+        (LEAST + "operator: {workers: 0}", "operator.workers: must be at least 1 (is 0)"),
+        (LEAST + 'operator: {workers: "4"}', "operator.workers: must be a whole number"),
+        (LEAST + "operator: {sweepInterval: 300}", "operator.sweepInterval: must be a duration"),
+        (LEAST + "monitoring: {backend: Loki}", "monitoring.backend: must be one of 'PodLogs'"),
+        (LEAST + 'builder: {bases: {"3.11": "r/base:3.11"}}', "builder.bases.3.11: must match"),
+        (LEAST + "builder: {python: 3.11}", "builder.python: must be text; put it in quotes"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, content: str, message: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(ConfigError, match=re.escape(message)) as refusal:
+        load(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file or directory; mount it there, or name"):
+        load(tmp_path / "none.yaml")
+
+
+def test_the_path_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELOPS_CONFIG", raising=False)
+    assert configured_path() == Path("/etc/modelops/config.yaml")
+    monkeypatch.setenv("MODELOPS_CONFIG", "/tmp/c.yaml")
+    assert configured_path() == Path("/tmp/c.yaml")

@@ -1,0 +1,22 @@
+"""What tests of several areas start: once for the whole session."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not installed
+
+
+@pytest.fixture(scope="session")
+def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A kubeconfig for a real API server that knows our custom resources."""
+    from tests.apiserver import Kubectl, running_apiserver
+
+    with running_apiserver(tmp_path_factory.mktemp("apiserver")) as kubeconfig:
+        kubectl = Kubectl(kubeconfig)
+        kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+        kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        yield kubeconfig

@@ -316,6 +316,8 @@ def _is_integer(level: str) -> bool:
 
 def shown(value: object) -> str:
     """Write a value as JSON for an error message, shortened."""
+    if isinstance(value, float):
+        return repr(value)
     try:
         text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except (TypeError, ValueError):

@@ -16,7 +16,7 @@ two reads and the kubelet rotates the file, the lines before are gone.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -283,7 +283,7 @@ class PodLogs:
         response = await self._get(reader.source, parameters)
         if response is None:
             return True
-        lines = _Lines(response.content)
+        lines = _Lines(response.content.iter_any())
         try:
             async for line in lines:
                 stamp, _, text = line.partition(b" ")
@@ -336,14 +336,14 @@ class PodLogs:
 class _Lines:
     """The lines of a stream, whatever its pieces; bounded in the memory that they take."""
 
-    def __init__(self, stream: aiohttp.StreamReader) -> None:
-        self._stream = stream
+    def __init__(self, pieces: AsyncIterable[bytes]) -> None:
+        self._pieces = pieces
         self.ended = False
         """Whether the stream was read to its end."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         rest, size, whole = b"", 0, True
-        async for piece in self._stream.iter_any():
+        async for piece in self._pieces:
             size += len(piece)
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:

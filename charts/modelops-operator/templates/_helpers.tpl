@@ -1,0 +1,155 @@
+{{- define "modelops.fullname" -}}
+{{- default (default .Chart.Name .Values.nameOverride) .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Labels of everything in the chart. Takes the root. */}}
+{{- define "modelops.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: modelops
+{{- end }}
+
+{{/* Labels that select the pods of a component. Takes a dict of root and component. */}}
+{{- define "modelops.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Name of what belongs to a component: the operator's is the chart's own. */}}
+{{- define "modelops.componentName" -}}
+{{- $name := include "modelops.fullname" .root -}}
+{{- if eq .component "operator" }}{{ $name }}{{ else }}{{ printf "%s-%s" (trimSuffix "-operator" $name) .component }}{{ end }}
+{{- end }}
+
+{{- define "modelops.serviceAccountName" -}}
+{{- $account := (index .root.Values .component).serviceAccount -}}
+{{- if $account.create }}{{ default (include "modelops.componentName" .) $account.name }}{{ else }}{{ required (printf "%s.serviceAccount.name: name an existing ServiceAccount, or let the chart create one" .component) $account.name }}{{ end }}
+{{- end }}
+
+{{- define "modelops.image" -}}
+{{- $image := (index .root.Values .component).image -}}
+{{- $repository := $image.repository | default (list .root.Values.registry.host .root.Values.registry.prefix .component | compact | join "/") -}}
+{{- if $image.digest }}{{ printf "%s@%s" $repository $image.digest }}{{ else }}{{ printf "%s:%s" $repository (default .root.Chart.AppVersion $image.tag) }}{{ end }}
+{{- end }}
+
+{{- define "modelops.hasCaBundle" -}}
+{{- if or .Values.caBundle.pem .Values.caBundle.configMap.name }}true{{ end }}
+{{- end }}
+
+{{- define "modelops.caConfigMap" -}}
+{{- default (printf "%s-ca" (include "modelops.fullname" .)) .Values.caBundle.configMap.name }}
+{{- end }}
+
+{{/* The configuration file that operator and builder share. */}}
+{{- define "modelops.config" -}}
+{{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "platforms" "runtimeBundle" -}}
+{{- if include "modelops.hasCaBundle" . }}{{ $_ := set $builder "caBundle" "/etc/modelops/ca/ca.crt" }}{{ end }}
+{{- $registry := pick .Values.registry "host" "prefix" "insecure" -}}
+{{- $_ := required "registry.host: name the image registry, such as registry.example.com:5000" $registry.host }}
+{{- if .Values.registry.dockerConfigSecret }}{{ $_ := set $registry "dockerConfig" "/etc/modelops/registry/config.json" }}{{ end }}
+{{- $mlflow := pick .Values.mlflow "trackingUri" "pollInterval" "settle" -}}
+{{- $_ := required "mlflow.trackingUri: give the address of the MLflow server, such as http://mlflow.example.com:5000" $mlflow.trackingUri }}
+{{- $operator := pick .Values.operator "namespaces" "workers" "sweepInterval" "leaderElection" "metricsPort" "healthPort" -}}
+{{- $_ := set $operator "namespace" .Release.Namespace -}}
+{{- dict "mlflow" $mlflow "registry" $registry "builder" $builder "monitoring" .Values.monitoring "operator" $operator "runtime" .Values.runtime | toYaml }}
+{{- end }}
+
+{{/* Pods under the restricted pod security standard. */}}
+{{- define "modelops.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "modelops.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* Environment that both components share. Takes the root. */}}
+{{- define "modelops.environment" -}}
+- name: MODELOPS_CONFIG
+  value: /etc/modelops/config.yaml
+- name: HOME
+  value: /tmp
+- name: MODELOPS_POD
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{- if include "modelops.hasCaBundle" . }}
+- name: SSL_CERT_FILE
+  value: /etc/modelops/ca/ca.crt
+- name: REQUESTS_CA_BUNDLE
+  value: /etc/modelops/ca/ca.crt
+{{- end }}
+{{- end }}
+
+{{- define "modelops.mounts" -}}
+- name: config
+  mountPath: /etc/modelops/config.yaml
+  subPath: config.yaml
+  readOnly: true
+- name: tmp
+  mountPath: /tmp
+{{- if include "modelops.hasCaBundle" . }}
+- name: ca
+  mountPath: /etc/modelops/ca
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "modelops.volumes" -}}
+- name: config
+  configMap:
+    name: {{ include "modelops.fullname" . }}
+{{- if include "modelops.hasCaBundle" . }}
+- name: ca
+  configMap:
+    name: {{ include "modelops.caConfigMap" . }}
+    items:
+      - key: {{ .Values.caBundle.configMap.key }}
+        path: ca.crt
+{{- end }}
+{{- end }}
+
+{{/* What a user can set of a pod's place. Takes the component's values. */}}
+{{- define "modelops.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .topologySpreadConstraints }}
+topologySpreadConstraints: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "modelops.probes" -}}
+startupProbe:
+  httpGet: {path: /healthz, port: health}
+  periodSeconds: 1
+  failureThreshold: 120
+livenessProbe:
+  httpGet: {path: /healthz, port: health}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {path: /readyz, port: health}
+  periodSeconds: 2
+  timeoutSeconds: 2
+{{- end }}

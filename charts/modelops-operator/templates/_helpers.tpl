@@ -153,3 +153,17 @@ readinessProbe:
   periodSeconds: 2
   timeoutSeconds: 2
 {{- end }}
+
+{{/* What leader election needs. Takes a dict of root and lease. */}}
+{{- define "modelops.leaseRules" -}}
+{{- if .root.Values.operator.leaderElection.enabled -}}
+# A Role cannot name what is yet to be created, hence create by itself.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ .lease }}]
+  verbs: [get, update]
+{{- end }}
+{{- end }}

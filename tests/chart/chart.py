@@ -1,0 +1,115 @@
+"""The chart, rendered by the real Helm."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sandbox import toolchain
+
+CHART = Path(__file__).parents[2] / "charts" / "modelops-operator"
+DIGEST = "sha256:" + "0" * 64
+VALUES: dict[str, Any] = {
+    "mlflow": {"trackingUri": "http://10.1.1.1:5001"},
+    "registry": {"host": "10.1.1.1:5000"},
+    "builder": {"bases": {"3.11": f"10.1.1.1:5000/modelops/base@{DIGEST}"}},
+}
+EVERYTHING: dict[str, Any] = {
+    "imagePullSecrets": [{"name": "pull"}],
+    "mlflow": {
+        "trackingUri": "https://mlflow.example.com",
+        "pollInterval": "2s",
+        "settle": "500ms",
+        "credentialsSecret": "mlflow",
+    },
+    "registry": {
+        "host": "acme.azurecr.io",
+        "prefix": "team/models",
+        "credentialsSecret": "registry",
+        "dockerConfigSecret": "docker",
+    },
+    "caBundle": {"pem": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"},
+    "operator": {
+        "image": {"repository": "acme.azurecr.io/operator", "digest": DIGEST},
+        "replicas": 2,
+        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"azure.workload.identity/use": "true"},
+        "extraEnv": [{"name": "LOG_LEVEL", "value": "debug"}],
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+        "priorityClassName": "system-cluster-critical",
+        "serviceAccount": {"annotations": {"azure.workload.identity/client-id": "1"}},
+    },
+    "builder": {
+        "image": {"tag": "edge"},
+        "replicas": 2,
+        "bases": {"3.12": f"acme.azurecr.io/base@{DIGEST}"},
+        "python": "3.12",
+        "indexUrls": ["https://pypi.example.com/simple", "https://pypi.org/simple"],
+        "indexCredentialsSecret": "index",
+        "scratch": "20Gi",
+    },
+}
+
+
+def helm(
+    *arguments: str, kubeconfig: Path | None = None, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run Helm and give everything that came of it."""
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
+    return subprocess.run(
+        [str(toolchain.path("helm")), *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=environment,
+    )
+
+
+def render(values: dict[str, Any], *flags: str) -> list[dict[str, Any]]:
+    """Render the chart as `helm install modelops --namespace modelops-system` would."""
+    done = attempt(values, *flags)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def attempt(values: dict[str, Any], *flags: str) -> subprocess.CompletedProcess[str]:
+    """Render the chart, which may fail."""
+    arguments = ("template", "modelops", str(CHART), "--namespace=modelops-system")
+    return helm(*arguments, "--values=-", *flags, stdin=yaml.safe_dump(values))
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Give both trees as one, the second one winning."""
+    result = dict(base)
+    for key, value in change.items():
+        inner = result.get(key)
+        is_tree = isinstance(inner, dict) and isinstance(value, dict)
+        result[key] = merged(result[key], value) if is_tree else value
+    return result
+
+
+def find(manifests: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    """Give the one manifest of that kind and name."""
+    (found,) = [
+        manifest
+        for manifest in manifests
+        if manifest["kind"] == kind and manifest["metadata"]["name"] == name
+    ]
+    return found
+
+
+def container(manifests: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Give the container of the Deployment of that name."""
+    pod = find(manifests, "Deployment", name)["spec"]["template"]["spec"]
+    (only,) = pod["containers"]
+    return dict(only)

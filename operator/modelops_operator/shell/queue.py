@@ -1,0 +1,150 @@
+"""The work queue: keys wait once, are worked on once at a time, and come back after failures.
+
+Two lanes: what somebody edited goes before what merely is to be looked at again. A key that is
+added while it is worked on comes again afterwards. After a failure it comes back later and later.
+Everything runs in one event loop, so that nothing needs a lock.
+"""
+
+import asyncio
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 300.0
+"""Seconds until a key that failed comes back: doubled each time, up to the longest."""
+
+_DEPTH = Gauge("modelops_queue_depth", "Keys that wait.", ["queue", "lane"])
+_WAIT = Histogram("modelops_queue_wait_seconds", "How long keys waited.", ["queue"])
+_RETRIES = Counter("modelops_queue_retries_total", "Keys put back after a failure.", ["queue"])
+
+
+class Lane(IntEnum):
+    """What goes first."""
+
+    EDIT = 0
+    REFRESH = 1
+
+
+@dataclass(slots=True)
+class _Waiting:
+    since: float
+
+
+class WorkQueue:
+    """Keys to be worked on."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lanes: dict[Lane, OrderedDict[Key, _Waiting]] = {lane: OrderedDict() for lane in Lane}
+        self._active: set[Key] = set()
+        self._again: dict[Key, Lane] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, int] = {}
+        self._filled = asyncio.Event()
+
+    def add(self, key: Key, lane: Lane = Lane.EDIT) -> None:
+        """Put a key into a lane; a key that waits in the slower lane moves to the faster one."""
+        if key in self._active:
+            self._again[key] = min(lane, self._again.get(key, lane))
+            return
+        if any(key in self._lanes[faster] for faster in Lane if faster <= lane):
+            return
+        waiting = self._lanes[Lane.REFRESH].pop(key, None)
+        now = asyncio.get_running_loop().time()
+        self._lanes[lane][key] = waiting or _Waiting(since=now)
+        self._measure()
+        self._filled.set()
+
+    def add_later(self, key: Key, delay: float) -> None:
+        """Add a key to the slower lane after `delay` seconds; the soonest of two such wins."""
+        loop = asyncio.get_running_loop()
+        pending = self._timers.get(key)
+        if pending is not None:
+            if pending.when() <= loop.time() + delay:
+                return
+            pending.cancel()
+        self._timers[key] = loop.call_later(delay, self._elapsed, key)
+
+    async def get(self) -> Key:
+        """Wait for a key and take it; it must be given back with `done` or `retry`."""
+        while True:
+            for lane in self._lanes.values():
+                if lane:
+                    key, waiting = lane.popitem(last=False)
+                    self._active.add(key)
+                    now = asyncio.get_running_loop().time()
+                    _WAIT.labels(self._name).observe(now - waiting.since)
+                    self._measure()
+                    return key
+            self._filled.clear()
+            await self._filled.wait()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits and nothing is worked on."""
+        return not self._active and not any(self._lanes.values())
+
+    def done(self, key: Key) -> None:
+        """Give a key back that went well."""
+        self._failures.pop(key, None)
+        self._release(key)
+
+    def retry(self, key: Key) -> float:
+        """Give a key back that failed; it comes again after the seconds that are returned."""
+        count = self._failures.get(key, 0)
+        self._failures[key] = count + 1
+        ceiling = min(FIRST_DELAY * 2**count, LONGEST_DELAY)
+        # Half of it at random: keys that failed together shall not come back together.
+        delay: float = ceiling * (0.5 + random.random() / 2)  # noqa: S311 - jitter is no secret
+        _RETRIES.labels(self._name).inc()
+        self._release(key)
+        self.add_later(key, delay)
+        return delay
+
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered of a key that is gone."""
+        self._failures.pop(key, None)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _elapsed(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key, Lane.REFRESH)
+
+    def _release(self, key: Key) -> None:
+        self._active.discard(key)
+        again = self._again.pop(key, None)
+        if again is not None:
+            self.add(key, again)
+
+    def _measure(self) -> None:
+        for lane, keys in self._lanes.items():
+            _DEPTH.labels(self._name, lane.name.lower()).set(len(keys))
+
+
+class TokenBucket:
+    """Limits writes: `rate` a second, and up to `burst` at once."""
+
+    def __init__(self, *, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._updated: float | None = None
+
+    async def take(self) -> None:
+        """Wait until a write is allowed."""
+        loop = asyncio.get_running_loop()
+        elapsed = loop.time() - (loop.time() if self._updated is None else self._updated)
+        self._updated = loop.time()
+        self._tokens = min(self._burst, self._tokens + elapsed * self._rate) - 1
+        if self._tokens < 0:
+            await asyncio.sleep(-self._tokens / self._rate)

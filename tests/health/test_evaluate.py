@@ -1,6 +1,7 @@
 """Verdicts: what is known, what is not, and what it takes to change them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -161,6 +162,20 @@ def test_at_most_ten_features_are_told_and_the_worst_first() -> None:
     assert len(features) == 10
     assert features[0]["name"] == "x0"
     assert [feature["severity"] for feature in features[1:]] == ["None"] * 9
+
+
+@pytest.mark.parametrize(("name", "shown"), [("y", "y"), ("x1", "x1 (prediction)")])
+def test_predictions_drift_like_features(name: str, shown: str) -> None:
+    scores = replace(PROFILE.features[0], name=name)
+    profile = replace(PROFILE, scores=scores)
+    moved = scores.count(np.random.default_rng(4).normal(1, 1, size=2000))
+    lines = [traffic(number, profile=profile, scores=moved) for number in range(2)]
+    health = evaluate(told(lines, windows=2), watch(drift=profile), after(2))
+    assert condition(health, DRIFT).message.startswith(
+        f"1 of 6 features moved past 0.25: {shown} ("
+    )
+    names = [feature["name"] for feature in health.evidence["drift"]["features"]]
+    assert len(set(names)) == 6
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from modelops_operator.builder.image import Image, Repository, publish
 from modelops_operator.builder.layers import Entry, write_layer
 from modelops_operator.builder.lock import LockedWheel, local_wheel
 
+# bcrypt of "secret", as `htpasswd -B` writes it
+USERS = "builder:$2y$05$o7pOJrLuEUQ11qB4JTmsSuY4zv1E.sOf7MOx4mUIWeyMMN.DfTzbS\n"
 MakeWheel = Callable[..., LockedWheel]
 
 
@@ -71,7 +73,7 @@ def free_port() -> int:
 
 def _wait_for(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
     name, port = host.split(":")
-    for _ in range(1200):
+    for _ in range(4000):
         try:
             socket.create_connection((name, int(port)), timeout=1).close()
         except OSError:
@@ -80,7 +82,7 @@ def _wait_for(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.05)
         else:
             return
-    raise TimeoutError(f"no registry at {host}")
+    raise TimeoutError(f"nobody answers at {host}")
 
 
 StartRegistry = Callable[..., RunningRegistry]
@@ -121,6 +123,16 @@ http: {{addr: "{host}"}}
 @pytest.fixture(scope="session")
 def registry(start_registry: StartRegistry) -> RunningRegistry:
     return start_registry()
+
+
+@pytest.fixture(scope="session")
+def guarded(
+    start_registry: StartRegistry, tmp_path_factory: pytest.TempPathFactory
+) -> RunningRegistry:
+    """A registry that knows one user, `builder`, whose password is `secret`."""
+    users = tmp_path_factory.mktemp("auth") / "users"
+    users.write_text(USERS)
+    return start_registry(f"auth: {{htpasswd: {{realm: test, path: {users}}}}}\n")
 
 
 @pytest.fixture(scope="session")

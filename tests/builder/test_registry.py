@@ -15,9 +15,6 @@ from modelops_operator.adapters.oci import Blob, Credentials, Reference, Registr
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
-# bcrypt of "secret", as `htpasswd -B` writes it
-USERS = "builder:$2y$05$o7pOJrLuEUQ11qB4JTmsSuY4zv1E.sOf7MOx4mUIWeyMMN.DfTzbS\n"
-
 
 def random_blob(size: int) -> Blob:
     return Blob.of(os.urandom(size))
@@ -178,13 +175,6 @@ async def test_refuses_content_that_is_not_what_was_asked_for(registry: Any) -> 
 
 
 # --- who we are ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def guarded(start_registry: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    users = tmp_path_factory.mktemp("auth") / "users"
-    users.write_text(USERS)
-    return start_registry(f"auth: {{htpasswd: {{realm: test, path: {users}}}}}\n")
 
 
 async def test_authenticates_once_and_keeps_it(guarded: Any) -> None:

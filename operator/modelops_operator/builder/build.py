@@ -30,7 +30,7 @@ from modelops_operator.builder.transfer import Report, Transfer
 from modelops_operator.builder.wheels import WheelStore
 
 BENTO: Final = "opt/bento"
-MODELS: Final = f"{BENTO}/models"
+MODELS: Final = f"{BENTO}/{bento.MODELS}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,394 @@
+"""Whole builds: a real MLflow server, a real package index, a real registry."""
+
+import asyncio
+import functools
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from modelops_operator.adapters.oci import Reference
+from modelops_operator.api.config import OperatorConfig
+from modelops_operator.api.facts import Role
+from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
+from modelops_operator.builder import images
+from modelops_operator.builder.build import Builder, BuiltImage
+from modelops_operator.builder.bundle import read_bundle
+from modelops_operator.builder.failures import BuildError
+from modelops_operator.builder.target import Target
+from modelops_runtime import flavor
+
+pytestmark = [pytest.mark.contract, pytest.mark.anyio]
+
+SITE = "opt/venv/lib/python3.11/site-packages"
+FILES: Mapping[Role, Mapping[str, bytes]] = {
+    Role.PREDICTOR: {"schema.json": b"{}", "model.treelite": b"trees", "parity.json": b"{}"},
+    Role.DRIFT: {"schema.json": b"{}", "profile.json": b"{}", "parity.json": b"{}"},
+    Role.OUTLIER: {"schema.json": b"{}", "detector.json": b"{}", "parity.json": b"{}"},
+}
+KINDS = {Role.PREDICTOR: "treelite", Role.DRIFT: "profile", Role.OUTLIER: "mahalanobis"}
+BUILD = """
+import asyncio, json, sys
+from modelops_operator.api.config import OperatorConfig
+from modelops_operator.api.resources import ModelImageSpec
+from modelops_operator.builder.build import Builder
+
+async def main():
+    config, spec = (json.loads(text) for text in sys.argv[1:])
+    async with Builder(OperatorConfig.model_validate(config)) as builder:
+        built = await builder.build(ModelImageSpec.model_validate(spec), lambda *_: None)
+    print(built.digest)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    assert images.main(["--bundle", str(folder)]) == 0
+    return folder
+
+
+Configure = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def configure(mlflow: Any, registry: Any, base: str, bundle: Path) -> Configure:
+    def make(**changes: Any) -> dict[str, Any]:
+        return {
+            "mlflow": {"trackingUri": mlflow.uri},
+            "registry": {"host": registry.host, "insecure": True} | changes.get("registry", {}),
+            "builder": {"bases": {"3.11": base}, "runtimeBundle": str(bundle)}
+            | changes.get("builder", {}),
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def configuration(configure: Configure) -> OperatorConfig:
+    return OperatorConfig.model_validate(configure())
+
+
+def release(mlflow: Any, folder: Path, seed: str) -> Sequence[ImageModel]:
+    """Register one version of each of three models with our flavor."""
+    models = []
+    for role, files in FILES.items():
+        place = folder / seed / role
+        place.mkdir(parents=True)
+        content = {name: data + seed.encode() for name, data in files.items()}
+        settings = flavor.write_data(place, role, KINDS[role], content)
+        description = yaml.safe_dump({"flavors": {"modelops": settings, "python_function": {}}})
+        extra = {
+            "MLmodel": description.encode(),
+            "requirements.txt": b"lightgbm==4.7.0\n",
+            "unwanted.txt": b"not for the image",
+        }
+        model = mlflow.register(f"employment_{role}", extra, place)
+        models.append(model.model_copy(update={"role": role}))
+    return models
+
+
+def spec_of(models: Sequence[ImageModel], config: OperatorConfig, name: str) -> ModelImageSpec:
+    return ModelImageSpec(
+        models=tuple(models),
+        tracking_uri=config.mlflow.tracking_uri,
+        repository=f"{config.registry.host}/modelops/{name}",
+        runtime=ImageRuntime(version="0.1.0"),
+        python="3.11",
+        platforms=("linux/amd64",),
+        base=config.builder.bases["3.11"],
+    )
+
+
+async def build(config: OperatorConfig, spec: ModelImageSpec) -> BuiltImage:
+    async with Builder(config) as builder:
+        return await builder.build(spec, lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def first(
+    mlflow: Any, configuration: OperatorConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelImageSpec, BuiltImage]:
+    """A first release, built into an empty registry."""
+    models = release(mlflow, tmp_path_factory.mktemp("models"), "one")
+    spec = spec_of(models, configuration, "employment")
+    return spec, asyncio.run(build(configuration, spec))
+
+
+async def read_image(registry: Any, reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    parsed = Reference.parse(reference)
+    async with registry.connect() as client:
+        found = await client.manifest(parsed.repository, parsed.version)
+        manifest = found.parsed()
+        config = await client.blob(parsed.repository, manifest["config"]["digest"])
+    return manifest, json.loads(config)
+
+
+async def unpack(registry: Any, reference: str, folder: Path) -> None:
+    """Pull an image and lay its layers over each other."""
+    parsed = Reference.parse(reference)
+    manifest, _ = await read_image(registry, reference)
+    async with registry.connect() as client:
+        for layer in manifest["layers"]:
+            await client.download(parsed.repository, layer["digest"], folder / "layer")
+            with tarfile.open(folder / "layer") as archive:
+                archive.extractall(folder, filter="tar")
+    (folder / "layer").unlink()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def run(*command: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    start = functools.partial(subprocess.run, capture_output=True, text=True, check=False)
+    return await asyncio.to_thread(start, command, **settings)
+
+
+# --- what comes out --------------------------------------------------------------------------
+
+
+async def test_the_image_has_its_layers_and_says_what_it_is(
+    first: tuple[ModelImageSpec, BuiltImage], registry: Any, bundle: Path
+) -> None:
+    spec, built = first
+    manifest, config = await read_image(registry, built.reference)
+    titles = [
+        layer.get("annotations", {}).get("modelops.dev/content") for layer in manifest["layers"]
+    ]
+    assert titles[-3:] == [
+        "model employment_predictor version 1",
+        "model employment_drift version 1",
+        "model employment_outlier version 1",
+    ]
+    assert len(titles) < 64
+    assert len(config["rootfs"]["diff_ids"]) == len(titles)
+    assert config["config"]["User"] == "65532"
+    assert config["config"]["Entrypoint"][0] == "/opt/venv/bin/bentoml"
+    labels = config["config"]["Labels"]
+    assert labels["modelops.dev/predictor"] == "employment_predictor/1"
+    assert labels["org.opencontainers.image.version"] == "1"
+    expected = read_bundle(bundle, "0.1.0").lock(Target("3.11", "linux/amd64")).digest
+    assert built.lock == labels["modelops.dev/lock"] == expected
+    assert built.reference == f"{spec.repository}@{built.digest}"
+    assert built.pushed > 10_000_000
+
+
+async def test_models_with_our_flavor_bring_its_files_and_no_others(
+    first: tuple[ModelImageSpec, BuiltImage], registry: Any, tmp_path: Path
+) -> None:
+    await unpack(registry, first[1].reference, tmp_path)
+    for role, files in FILES.items():
+        folder = tmp_path / "opt/bento/src/models" / role
+        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+        wanted = {f"modelops/{name}" for name in files}
+        assert wanted | {"modelops/flavor.json"} == found
+        assert (folder / "MLmodel").is_file()
+    assert (tmp_path / "opt/bento/bento.yaml").is_file()
+    assert not (tmp_path / SITE / "lightgbm").exists()
+    python = tmp_path / "opt/venv/bin/python3"
+    assert python.readlink() == Path("/usr/bin/python3.11")
+
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="laying the image over /opt takes root")
+NEEDS_PYTHON = pytest.mark.skipif(
+    not Path("/usr/bin/python3.11").exists(), reason="the base image's Python is not here"
+)
+
+
+@NEEDS_ROOT
+@NEEDS_PYTHON
+async def test_the_libraries_run_where_the_image_puts_them(
+    first: tuple[ModelImageSpec, BuiltImage], registry: Any, tmp_path: Path
+) -> None:
+    await unpack(registry, first[1].reference, tmp_path)
+    program = "import bentoml, treelite, modelops_runtime as m; print(m.__cached__)"
+    command = (
+        f"mount --rbind {tmp_path}/opt /opt && exec env -i /opt/venv/bin/python3 -Bc '{program}'"
+    )
+    found = await run("unshare", "-m", "sh", "-c", command)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == f"/{SITE}/modelops_runtime/__pycache__/__init__.cpython-311.pyc\n"
+
+
+# --- again -----------------------------------------------------------------------------------
+
+
+async def test_a_new_version_sends_little_and_asks_little(
+    first: tuple[ModelImageSpec, BuiltImage],
+    mlflow: Any,
+    configuration: OperatorConfig,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    spec = spec_of(release(mlflow, tmp_path, "two"), configuration, "employment")
+    async with Builder(configuration) as builder:
+        begun = time.monotonic()
+        built = await builder.build(spec, lambda *_: None)
+        seconds = time.monotonic() - begun
+        site = await builder._opened()
+        registry = await site.connections.registry(configuration.registry.host)
+        requests = registry.requests
+    record_property("new version, seconds", round(seconds, 3))
+    record_property("new version, requests", requests)
+    assert built.digest != first[1].digest
+    assert built.lock == first[1].lock
+    assert built.pushed < 20_000
+    assert built.reused > 10_000_000
+    assert requests <= 16
+
+
+async def test_the_same_again_is_the_same_and_sends_nothing(
+    first: tuple[ModelImageSpec, BuiltImage], configuration: OperatorConfig
+) -> None:
+    again = await build(configuration, first[0])
+    assert again == first[1]
+    assert again.pushed == 0
+
+
+async def test_is_the_same_in_another_process_folder_and_registry_path(
+    first: tuple[ModelImageSpec, BuiltImage], configure: Configure, tmp_path: Path
+) -> None:
+    """Nothing is remembered under another prefix, so all of it is made anew."""
+    config = configure(registry={"prefix": "elsewhere"})
+    spec = first[0].model_copy(
+        update={"repository": first[0].repository.replace("/modelops/", "/elsewhere/")}
+    )
+    result = await run(
+        *(sys.executable, "-c", BUILD, json.dumps(config)),
+        spec.model_dump_json(by_alias=True, exclude_none=True),
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"},
+        umask=0o077,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == first[1].digest
+    assert leftovers(tmp_path) == []
+
+
+# --- what may go wrong -----------------------------------------------------------------------
+
+
+async def test_a_model_without_our_flavor_brings_its_requirements(
+    first: tuple[ModelImageSpec, BuiltImage],
+    mlflow: Any,
+    configuration: OperatorConfig,
+    registry: Any,
+    tmp_path: Path,
+) -> None:
+    files = {
+        "MLmodel": b"flavors: {python_function: {}}",
+        "requirements.txt": b"tomli-w==1.2.0\n",
+        "model.pkl": b"never loaded",
+    }
+    spec = spec_of([mlflow.register("plain", files, tmp_path / "in")], configuration, "plain")
+    built = await build(configuration, spec)
+    assert built.lock != first[1].lock
+    folder = tmp_path / "out"
+    folder.mkdir()
+    await unpack(registry, built.reference, folder)
+    assert (folder / SITE / "tomli_w").is_dir()
+    assert (folder / SITE / "bentoml").is_dir()
+    assert (folder / "opt/bento/src/models/predictor/model.pkl").read_bytes() == b"never loaded"
+    again = await build(configuration, spec)
+    assert again == built
+    assert again.pushed == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("-e .", "RequirementRejected"),
+        ("numpy", "RequirementRejected"),
+        ("bentoml==1.0.0", "RequirementsUnresolvable"),
+    ],
+)
+async def test_a_bad_requirement_is_told_and_leaves_no_image(
+    *,
+    mlflow: Any,
+    configuration: OperatorConfig,
+    registry: Any,
+    tmp_path: Path,
+    line: str,
+    reason: str,
+) -> None:
+    files = {"MLmodel": b"flavors: {}", "requirements.txt": f"{line}\n".encode()}
+    spec = spec_of([mlflow.register("bad", files, tmp_path / "in")], configuration, "bad")
+    with pytest.raises(BuildError) as caught:
+        await build(configuration, spec)
+    assert caught.value.failure.reason == reason
+    assert caught.value.failure.permanent
+    assert not (registry.data / "docker/registry/v2/repositories/modelops/bad/_manifests").exists()
+
+
+async def test_a_damaged_file_is_refused(
+    mlflow: Any, configuration: OperatorConfig, tmp_path: Path
+) -> None:
+    place = tmp_path / "in"
+    place.mkdir()
+    settings = flavor.write_data(place, Role.PREDICTOR, "treelite", FILES[Role.PREDICTOR])
+    description = yaml.safe_dump({"flavors": {"modelops": settings}}).encode()
+    damaged = {"MLmodel": description, f"{flavor.DATA}/model.treelite": b"other trees"}
+    spec = spec_of([mlflow.register("damaged", damaged, place)], configuration, "damaged")
+    with pytest.raises(BuildError, match=r"model damaged version 1 is damaged") as caught:
+        await build(configuration, spec)
+    assert caught.value.failure.reason == "ModelInvalid"
+
+
+async def test_a_runtime_that_the_builder_lacks_is_told(
+    first: tuple[ModelImageSpec, BuiltImage], configuration: OperatorConfig
+) -> None:
+    spec = first[0].model_copy(
+        update={"runtime": first[0].runtime.model_copy(update={"version": "9.9"})}
+    )
+    with pytest.raises(BuildError, match=r"does not carry the serving runtime 9\.9, only 0\.1\.0"):
+        await build(configuration, spec)
+
+
+async def test_a_registry_that_refuses_us_is_told(
+    first: tuple[ModelImageSpec, BuiltImage],
+    configure: Configure,
+    guarded: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MODELOPS_REGISTRY_USERNAME", "builder")
+    monkeypatch.setenv("MODELOPS_REGISTRY_PASSWORD", "wrong")
+    config = OperatorConfig.model_validate(configure(registry={"host": guarded.host}))
+    spec = first[0].model_copy(update={"repository": f"{guarded.host}/modelops/employment"})
+    with pytest.raises(BuildError, match="check that the credentials") as caught:
+        await build(config, spec)
+    assert caught.value.failure.reason == "ImageRegistryDenied"
+
+
+async def test_a_build_that_is_cancelled_leaves_nothing_behind(
+    first: tuple[ModelImageSpec, BuiltImage],
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = OperatorConfig.model_validate(configure(registry={"prefix": "cancelled"}))
+    started = asyncio.Event()
+
+    def progress(step: str, _pushed: int) -> None:
+        if step == "Installing packages":
+            started.set()
+
+    spec = first[0].model_copy(update={"repository": f"{config.registry.host}/cancelled/it"})
+    async with Builder(config) as builder:
+        building = asyncio.create_task(builder.build(spec, progress))
+        await started.wait()
+        await asyncio.sleep(0.5)
+        building.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await building
+    assert leftovers(tmp_path) == []

@@ -1,0 +1,115 @@
+"""Treelite's general tree inference, called directly through its C interface.
+
+`import treelite` brings scipy for sparse matrices and takes over a second of CPU and 25 MB; the
+library itself loads in milliseconds. Also `treelite.gtil.predict` parses a new configuration on
+each call, which for one row costs as much as the prediction. See treelite/c_api.h.
+"""
+
+import ctypes
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelops_runtime.schema import Matrix
+
+_CONFIG: Final = b'{"predict_type": "default", "nthread": 1}'
+_TYPES: Final = {b"float32": np.float32, b"float64": np.float64}
+_DOUBLES: Final = ctypes.c_char_p(b"float64")
+
+
+class ForestError(RuntimeError):
+    """Treelite is not there or refuses a checkpoint; the message is Treelite's."""
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    spec = find_spec("treelite")
+    if spec is None or not spec.submodule_search_locations:
+        raise ForestError("treelite is not installed")
+    path = Path(spec.submodule_search_locations[0], "lib", "libtreelite.so")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ForestError(f"treelite cannot be loaded: {error}") from error
+    library.TreeliteGetLastError.restype = ctypes.c_char_p
+    return library
+
+
+def _check(code: int) -> None:
+    if code != 0:
+        raise ForestError((_library().TreeliteGetLastError() or b"").decode(errors="replace"))
+
+
+class Forest:
+    """A tree ensemble, read from a Treelite checkpoint."""
+
+    def __init__(self, checkpoint: bytes) -> None:
+        """Read a checkpoint. Raises ForestError when it is not one for this Treelite."""
+        library = _library()
+        self._handle = ctypes.c_void_p()
+        self._config = ctypes.c_void_p()
+        size = ctypes.c_size_t(len(checkpoint))
+        buffer = ctypes.create_string_buffer(checkpoint, len(checkpoint))
+        _check(library.TreeliteDeserializeModelFromBytes(buffer, size, ctypes.byref(self._handle)))
+        _check(library.TreeliteGTILParseConfig(_CONFIG, ctypes.byref(self._config)))
+        self._predict = library.TreeliteGTILPredict
+        self.inputs = self._count_inputs()
+        """Number of columns that the trees look at."""
+        self._require_doubles()
+        self._output, self._type = self._describe_output()
+
+    def _count_inputs(self) -> int:
+        count = ctypes.c_int()
+        _check(_library().TreeliteQueryNumFeature(self._handle, ctypes.byref(count)))
+        return count.value
+
+    def _require_doubles(self) -> None:
+        name = ctypes.c_char_p()
+        _check(_library().TreeliteGetInputType(self._handle, ctypes.byref(name)))
+        if name.value != b"float64":
+            raise ForestError(f"the trees compare {name.value!r}; only float64 is exact here")
+
+    def _describe_output(self) -> tuple[int, type[np.floating]]:
+        """Give the number of values for each row, and their type."""
+        name = ctypes.c_char_p()
+        _check(_library().TreeliteGetOutputType(self._handle, ctypes.byref(name)))
+        shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
+        _check(
+            _library().TreeliteGTILGetOutputShape(
+                self._handle,
+                ctypes.c_uint64(1),
+                self._config,
+                ctypes.byref(shape),
+                ctypes.byref(dimensions),
+            )
+        )
+        values = int(np.prod([shape[axis] for axis in range(dimensions.value)]))
+        return values, _TYPES[name.value or b""]
+
+    def predict(self, matrix: Matrix) -> NDArray[np.floating]:
+        """Predict rows of shape (n, at least `inputs`): shape (n, values for each row).
+
+        Releases the interpreter lock; safe in several threads.
+        """
+        rows = len(matrix)
+        if matrix.shape[1] != self.inputs or not matrix.flags.c_contiguous:
+            # The trees take the width of a row from the model, not from the matrix.
+            matrix = np.ascontiguousarray(matrix[:, : self.inputs])
+        if matrix.shape[1] < self.inputs or matrix.dtype != np.float64:
+            raise ForestError(f"{matrix.dtype} {matrix.shape} for {self.inputs} inputs of float64")
+        result = np.zeros((rows, self._output), dtype=self._type)
+        _check(
+            self._predict(
+                self._handle,
+                ctypes.c_void_p(matrix.ctypes.data),
+                _DOUBLES,
+                ctypes.c_uint64(rows),
+                ctypes.c_void_p(result.ctypes.data),
+                self._config,
+            )
+        )
+        return result

@@ -1,0 +1,227 @@
+"""Loads what a Bento serves, and proves it before anybody is answered.
+
+    models = load(folder)       # folder has predictor/ and perhaps outlier/ and drift/
+
+Each model with our flavor answers its own parity rows first. The predictor falls back from
+treelite to LightGBM where that is installed; a model without the flavor goes through MLflow.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from modelops_runtime import flavor
+from modelops_runtime.flavor import FlavorError, FlavorInfo
+from modelops_runtime.outlier import DetectorError, Mahalanobis
+from modelops_runtime.parity import Parity, ParityError
+from modelops_runtime.predictors import (
+    LightGbmPredictor,
+    Predictor,
+    PredictorError,
+    PyfuncPredictor,
+    TreelitePredictor,
+)
+from modelops_runtime.profile import Profile, ProfileError
+from modelops_runtime.schema import Schema, SchemaError
+from modelops_runtime.signature import SignatureError, read_signature
+
+T = TypeVar("T")
+
+NAMES: Final = "models.json"
+_LOG: Final = logging.getLogger("bentoml.modelops")
+
+_Broken = (FlavorError, SchemaError, ProfileError, DetectorError, ParityError, PredictorError)
+
+
+class ModelsError(RuntimeError):
+    """The models cannot be served; the message is one line for people."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detector:
+    """An outlier detector and the table that encodes rows for it."""
+
+    model: Mahalanobis
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """A reference profile and the table that encodes rows for it."""
+
+    profile: Profile
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """What a Bento serves."""
+
+    names: Mapping[str, str]
+    """By role: "name/version" of the registered model, where known."""
+    schema: Schema
+    predictor: Predictor
+    detector: Detector | None
+    reference: Reference | None
+    example: tuple[Mapping[str, Any], ...] = ()
+    """A few rows for the documentation."""
+
+    @property
+    def name(self) -> str:
+        """Name of the predictor."""
+        return self.names.get("predictor", "").rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """Version of the predictor."""
+        return self.names.get("predictor", "").rpartition("/")[2]
+
+
+def load(folder: Path) -> Models:
+    """Load and prove the models. Raises ModelsError."""
+    names = _names(folder)
+    schema, predictor, example = _load_predictor(folder / "predictor", names)
+    return Models(
+        names=names,
+        schema=schema,
+        predictor=predictor,
+        detector=_optional(folder, "outlier", names, lambda info: _detector(info, schema)),
+        reference=_optional(folder, "drift", names, lambda info: _reference(info, schema)),
+        example=example,
+    )
+
+
+def describe(folder: Path) -> tuple[Schema, tuple[Mapping[str, Any], ...]]:
+    """Give the predictor's inputs and a few example rows, without loading the model.
+
+    Raises ModelsError.
+    """
+    place = folder / "predictor"
+    try:
+        if not flavor.exists(place):
+            return read_signature(place).schema, ()
+        info = flavor.read(place)
+        rows = orjson.loads(info.load(flavor.PARITY))["rows"]
+        return Schema.from_json(info.load(flavor.SCHEMA)), tuple(rows[-2:])
+    except (*_Broken, SignatureError, ValueError, LookupError, TypeError) as error:
+        raise ModelsError(f"predictor: {error}") from error
+
+
+def _names(folder: Path) -> Mapping[str, str]:
+    try:
+        names: dict[str, str] = orjson.loads((folder / NAMES).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return names
+
+
+def _load_predictor(
+    place: Path, names: Mapping[str, str]
+) -> tuple[Schema, Predictor, tuple[Mapping[str, Any], ...]]:
+    title = f"predictor {names.get('predictor', place)}"
+    if not place.is_dir():
+        raise ModelsError(f"{title}: there is no folder {place}")
+    if not flavor.exists(place):
+        return _load_foreign(place, title)
+    try:
+        info = _verified(place, "predictor")
+        schema = Schema.from_json(info.load(flavor.SCHEMA))
+        parity = Parity.from_json(info.load(flavor.PARITY), schema)
+    except _Broken as error:
+        raise ModelsError(f"{title}: {error}") from error
+    return schema, _proved(info, schema, parity, title), tuple(parity.rows[-2:])
+
+
+def _proved(info: FlavorInfo, schema: Schema, parity: Parity, title: str) -> Predictor:
+    """Take the fastest form that answers the parity rows as expected."""
+    failures = []
+    forms: tuple[Callable[..., Predictor], ...] = (TreelitePredictor, LightGbmPredictor)
+    for form in forms:
+        try:
+            predictor = form(info, schema.output)
+            parity.prove_predictor(predictor)
+        except _Broken as error:
+            failures.append(f"{getattr(form, 'form', form)}: {error}")
+            _LOG.warning("%s is not served as %s", title, failures[-1])
+        else:
+            return predictor
+    raise ModelsError(f"{title}: no form of it holds; {'; '.join(failures)}")
+
+
+def _load_foreign(
+    place: Path, title: str
+) -> tuple[Schema, Predictor, tuple[Mapping[str, Any], ...]]:
+    try:
+        signature = read_signature(place)
+        predictor = PyfuncPredictor(place, signature.types)
+        predictor.prove()
+    except (SignatureError, PredictorError) as error:
+        raise ModelsError(f"{title}: {error}") from error
+    return signature.schema, predictor, ()
+
+
+def _optional(
+    folder: Path, role: str, names: Mapping[str, str], read: Callable[[FlavorInfo], T]
+) -> T | None:
+    place = folder / role
+    if not place.is_dir():
+        return None
+    title = f"{role} detector {names.get(role, place)}"
+    if not flavor.exists(place):
+        _LOG.warning("%s has not the modelops flavor: it is not run", title)
+        return None
+    try:
+        return read(_verified(place, role))
+    except _Broken as error:
+        raise ModelsError(f"{title}: {error}") from error
+
+
+def _verified(place: Path, role: str) -> FlavorInfo:
+    info = flavor.read(place)
+    flavor.verify(info)
+    if info.role != role:
+        raise FlavorError(f"was made as a {info.role} model, and is used as {role}")
+    return info
+
+
+def _detector(info: FlavorInfo, served: Schema) -> Detector:
+    own = Schema.from_json(info.load(flavor.SCHEMA))
+    model = Mahalanobis.from_json(info.load(flavor.DETECTOR))
+    Parity.from_json(info.load(flavor.PARITY), own).prove_detector(model)
+    return Detector(model, _shared(own, served))
+
+
+def _reference(info: FlavorInfo, served: Schema) -> Reference:
+    own = Schema.from_json(info.load(flavor.SCHEMA))
+    profile = Profile.from_json(info.load(flavor.PROFILE))
+    Parity.from_json(info.load(flavor.PARITY), own).prove_profile(profile)
+    return Reference(profile, _shared(own, served))
+
+
+def _shared(own: Schema, served: Schema) -> Schema:
+    """Give the table that encodes rows for a detector.
+
+    It is the predictor's, so that rows are encoded once, if both were trained together. Else it
+    is the detector's own, made lenient: what the predictor accepted is not refused a second time.
+    """
+    if own.inputs == served.inputs:
+        return served
+    kinds = {column.name: column.kind for column in served.inputs}
+    for column in own.inputs:
+        if kinds.get(column.name) != column.kind:
+            raise SchemaError(
+                f"takes {column.name} as a {column.kind}, which the predictor does not:"
+                " release predictor and detectors of one training together"
+            )
+    if len(kinds) != len(own.inputs):
+        extra = ", ".join(sorted(kinds.keys() - set(own.names)))
+        raise SchemaError(
+            f"does not know the predictor's {extra}:"
+            " release predictor and detectors of one training together"
+        )
+    inputs = (replace(column, nullable=True, integer=False) for column in own.inputs)
+    return Schema(tuple(inputs), own.output)

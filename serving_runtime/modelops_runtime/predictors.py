@@ -1,0 +1,176 @@
+"""The forms in which a predictor answers: treelite, LightGBM itself, any model through MLflow.
+
+    treelite   the checkpoint of the modelops flavor: fastest, and proved at start
+    lightgbm   the native file of the same flavor, where LightGBM is installed
+    pyfunc     whatever MLflow can load, for models without the flavor
+
+Libraries are imported when a form is loaded, so that an image needs only those of its own form.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelops_runtime import flavor
+from modelops_runtime.flavor import FlavorInfo
+from modelops_runtime.schema import Matrix, Output
+
+Rows: TypeAlias = Sequence[Mapping[str, object]]
+
+_DTYPES: Final = {
+    "boolean": "bool",
+    "integer": "int32",
+    "long": "int64",
+    "float": "float32",
+    "double": "float64",
+    "datetime": "datetime64[ns]",
+}
+"""Types of columns in an MLflow signature, as pandas names them; text stays as it is."""
+
+
+class PredictorError(RuntimeError):
+    """A form of the predictor that cannot be loaded, or an answer without sense."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What a predictor says of n rows."""
+
+    predictions: list[Any]
+    """n labels or values."""
+    probabilities: NDArray[np.float64] | None
+    """Shape (n, classes); None where the model gives none."""
+    scores: NDArray[np.float64] | None
+    """Shape (n,): what the reference profile's scores are about; None where there is no number."""
+
+
+class Predictor(Protocol):
+    """One form of a model."""
+
+    @property
+    def form(self) -> str:
+        """Name of the form, as telemetry and metrics tell it."""
+
+    def predict(self, rows: Rows, matrix: Matrix) -> Answer:
+        """Answer n > 0 rows, given as records and encoded; safe to call from several threads."""
+
+
+def answer(raw: NDArray[np.float64], output: Output) -> Answer:
+    """Read what a model of trees gives: (n,), (n, 1, 1), (n, classes) or (n, 1, classes).
+
+    Raises PredictorError when the shape does not belong to the output.
+    """
+    flat = np.asarray(raw, dtype=np.float64).reshape(len(raw), -1)
+    if output.classes is None:
+        if flat.shape[1] != 1:
+            raise PredictorError(f"{flat.shape[1]} values for each row, where one is expected")
+        return Answer(flat[:, 0].tolist(), None, flat[:, 0])
+    if flat.shape[1] == 1 and len(output.classes) == 2:
+        flat = np.concatenate((1.0 - flat, flat), axis=1)
+    if flat.shape[1] != len(output.classes):
+        raise PredictorError(f"{flat.shape[1]} values for {len(output.classes)} classes")
+    labels = [output.classes[index] for index in flat.argmax(axis=1).tolist()]
+    return Answer(labels, flat, flat[:, 1] if flat.shape[1] == 2 else flat.max(axis=1))
+
+
+class TreelitePredictor:
+    """Trees from a treelite checkpoint."""
+
+    form: Final = "treelite"
+
+    def __init__(self, info: FlavorInfo, output: Output) -> None:
+        import treelite  # noqa: PLC0415 (heavy; other forms do without)
+
+        self._output = output
+        self._predict = treelite.gtil.predict
+        try:
+            self._model = treelite.Model.deserialize_bytes(info.load(flavor.TREELITE))
+        except treelite.TreeliteError as error:
+            raise PredictorError(f"treelite cannot read {flavor.TREELITE}: {error}") from error
+
+    def predict(self, rows: Rows, matrix: Matrix) -> Answer:
+        """Answer n > 0 rows."""
+        del rows
+        return answer(self._predict(self._model, matrix, nthread=1), self._output)
+
+
+class LightGbmPredictor:
+    """The same trees through LightGBM."""
+
+    form: Final = "lightgbm"
+
+    def __init__(self, info: FlavorInfo, output: Output) -> None:
+        try:
+            import lightgbm  # noqa: PLC0415 (heavy, and not in every image)
+        except ImportError as error:
+            raise PredictorError("LightGBM is not installed") from error
+        self._output = output
+        try:
+            self._booster = lightgbm.Booster(model_str=info.load(flavor.LIGHTGBM).decode())
+        except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
+            raise PredictorError(f"LightGBM cannot read {flavor.LIGHTGBM}: {error}") from error
+
+    def predict(self, rows: Rows, matrix: Matrix) -> Answer:
+        """Answer n > 0 rows."""
+        del rows
+        raw = np.asarray(self._booster.predict(matrix, num_threads=1), dtype=np.float64)
+        return answer(raw, self._output)
+
+
+class PyfuncPredictor:
+    """Any model, as MLflow loads it; runs the code that came with the model."""
+
+    form: Final = "pyfunc"
+
+    def __init__(self, folder: Path, types: Mapping[str, str]) -> None:
+        """Load the model; `types` are its columns' types in the signature, in order."""
+        try:
+            import pandas as pd  # noqa: PLC0415 (heavy, and not in every image)
+            from mlflow import pyfunc  # noqa: PLC0415 (the same)
+        except ImportError as error:
+            raise PredictorError(f"MLflow is not installed here ({error})") from error
+        self._frame = pd.DataFrame.from_records
+        self._types = types
+        try:
+            self._model = pyfunc.load_model(str(folder))
+        except Exception as error:
+            raise PredictorError(f"MLflow cannot load it: {_told(error)}") from error
+
+    def predict(self, rows: Rows, matrix: Matrix) -> Answer:
+        """Answer n > 0 rows."""
+        del matrix
+        frame = self._frame(list(rows), columns=list(self._types))
+        for name, kind in self._types.items():
+            # A column with holes cannot be one of integers: MLflow decides what to do with it.
+            if kind in _DTYPES and not (kind != "datetime" and frame[name].isna().any()):
+                frame[name] = frame[name].astype(_DTYPES[kind])
+        return _read(self._model.predict(frame), len(rows))
+
+    def prove(self) -> None:
+        """Predict the example that was logged with the model, if any. Raises PredictorError."""
+        try:
+            example = self._model.input_example
+            if example is not None:
+                self._model.predict(example)
+        except Exception as error:
+            raise PredictorError(f"it fails on its own input example: {_told(error)}") from error
+
+
+def _read(found: Any, rows: int) -> Answer:
+    """Read what a model gives back: a frame, a series, an array or a list."""
+    values = np.asarray(found.to_numpy() if hasattr(found, "to_numpy") else found)
+    if not values.shape or values.shape[0] != rows:
+        raise PredictorError(f"the model gave shape {values.shape} for {rows} rows")
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    numeric = values.ndim == 1 and np.issubdtype(values.dtype, np.number)
+    return Answer(values.tolist(), None, values.astype(np.float64) if numeric else None)
+
+
+def _told(error: BaseException) -> str:
+    """Put an error of somebody else's code into one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

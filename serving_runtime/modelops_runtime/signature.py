@@ -1,0 +1,61 @@
+"""The inputs of a model without our flavor, from the signature in its MLmodel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from modelops_runtime.schema import Input, Output, Schema, SchemaError
+
+MLMODEL: Final = "MLmodel"
+_INTEGERS: Final = {"integer", "long"}
+_NUMBERS: Final = {"float", "double", *_INTEGERS}
+_CATEGORIES: Final = {"string", "boolean", "datetime"}
+
+
+class SignatureError(ValueError):
+    """A model whose inputs are not known; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Columns of a model in order."""
+
+    types: Mapping[str, str]
+    """MLflow's type of each column."""
+    schema: Schema
+    """What checks the rows; its categories have no levels, since a signature tells none."""
+
+
+def read_signature(folder: Path) -> Signature:
+    """Read a model's signature. Raises SignatureError when it does not name columns."""
+    import yaml  # noqa: PLC0415 (only models without the flavor need it; it comes with BentoML)
+
+    path = folder / MLMODEL
+    try:
+        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        columns = orjson.loads(described["signature"]["inputs"])
+        inputs = tuple(_input(column) for column in columns)
+        types = {column["name"]: column["type"] for column in columns}
+        return Signature(types, Schema(inputs, Output(kind="regressor", name="prediction")))
+    except OSError as error:
+        raise SignatureError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, SchemaError) as error:
+        raise SignatureError(
+            f"{path}: has no signature with named columns ({error!r}); log the model with one,"
+            " see `mlflow.models.infer_signature`"
+        ) from error
+
+
+def _input(column: Mapping[str, Any]) -> Input:
+    kind = column["type"]
+    if kind not in _NUMBERS | _CATEGORIES:
+        raise SignatureError(f"column {column['name']} of type {kind!r} cannot be served")
+    return Input(
+        name=column["name"],
+        kind="number" if kind in _NUMBERS else "category",
+        integer=kind in _INTEGERS,
+        nullable=not column.get("required", True),
+    )

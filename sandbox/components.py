@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sandbox import debian, network, toolchain
-from sandbox.places import Places
+from sandbox.places import MTU, Places
 
 NODE_NAME: Final = "node"
 PAUSE_IMAGE: Final = "modelops/pause:1"
@@ -41,7 +41,7 @@ def _etcd(places: Places) -> list[str]:
 
 
 def _apiserver(places: Places) -> list[str]:
-    pki = places.state / "pki"
+    pki = places.pki
     return [
         str(toolchain.path("kube-apiserver")),
         f"--advertise-address={places.gateway}",
@@ -75,7 +75,7 @@ def _apiserver(places: Places) -> list[str]:
 
 
 def _controller_manager(places: Places) -> list[str]:
-    pki, config = places.state / "pki", places.state / "kubeconfigs" / "controller-manager.conf"
+    pki, config = places.pki, places.kubeconfigs / "controller-manager.conf"
     return [
         str(toolchain.path("kube-controller-manager")),
         f"--bind-address={places.gateway}",
@@ -96,7 +96,7 @@ def _controller_manager(places: Places) -> list[str]:
 
 
 def _scheduler(places: Places) -> list[str]:
-    config = places.state / "kubeconfigs" / "scheduler.conf"
+    config = places.kubeconfigs / "scheduler.conf"
     return [
         str(toolchain.path("kube-scheduler")),
         f"--bind-address={places.gateway}",
@@ -115,7 +115,7 @@ def _kubelet(places: Places) -> list[str]:
     return [
         str(toolchain.path("kubelet")),
         "--config=kubelet.yaml",
-        f"--kubeconfig={places.state}/kubeconfigs/kubelet.conf",
+        f"--kubeconfig={places.kubeconfigs}/kubelet.conf",
         f"--root-dir={places.state}/kubelet",
         f"--hostname-override={NODE_NAME}",
         f"--node-ip={places.node}",
@@ -193,7 +193,7 @@ def environment(component: Component) -> dict[str, str]:
 def write_configuration(places: Places) -> None:
     """Write every configuration file that does not depend on running parts."""
     state = places.state
-    for folder in ("log", "etcd", "run", "mlflow", "cni", f"certs.d/{places.registry}"):
+    for folder in ("log", "etcd", "mlflow", "cni", f"certs.d/{places.registry}"):
         (state / folder).mkdir(parents=True, exist_ok=True)
     (state / "etcd").chmod(0o700)
     files: dict[str, str | dict[str, Any]] = {
@@ -203,7 +203,6 @@ def write_configuration(places: Places) -> None:
             "omitStages": ["RequestReceived"],
             "rules": [{"level": "Metadata"}],
         },
-        "kubeadm.yaml": _kubeadm(places),
         "containerd.toml": _containerd_toml(places),
         "cni/10-pods.conflist": _cni(places),
         "kubelet.yaml": _kubelet_yaml(places),
@@ -213,7 +212,7 @@ def write_configuration(places: Places) -> None:
             "mode": "nftables",
             "clusterCIDR": places.pods,
             "hostnameOverride": NODE_NAME,
-            "clientConnection": {"kubeconfig": str(state / "kubeconfigs/super-admin.conf")},
+            "clientConnection": {"kubeconfig": str(places.kubeconfigs / "super-admin.conf")},
             "conntrack": {"maxPerCore": 0, "min": 0},
         },
         "Corefile": _corefile(places),
@@ -236,20 +235,21 @@ def write_configuration(places: Places) -> None:
         (state / name).write_text(text)
 
 
-def _kubeadm(places: Places) -> str:
+def kubeadm_configuration(places: Places, pki: Path) -> str:
+    """Write what kubeadm needs to know to make certificates and kubeconfigs."""
     documents = (
         {
             "apiVersion": "kubeadm.k8s.io/v1beta4",
             "kind": "InitConfiguration",
             "localAPIEndpoint": {"advertiseAddress": places.gateway, "bindPort": 6443},
-            "nodeRegistration": {"name": NODE_NAME, "criSocket": f"unix://{_socket(places)}"},
+            "nodeRegistration": {"name": NODE_NAME, "criSocket": f"unix://{places.socket}"},
         },
         {
             "apiVersion": "kubeadm.k8s.io/v1beta4",
             "kind": "ClusterConfiguration",
             "kubernetesVersion": toolchain.KUBERNETES,
             "clusterName": f"modelops-{places.name}",
-            "certificatesDir": str(places.state / "pki"),
+            "certificatesDir": str(pki),
             "apiServer": {"certSANs": ["127.0.0.1", "localhost", places.gateway]},
             "etcd": {"external": {"endpoints": [f"http://{places.gateway}:2379"]}},
             "networking": {"podSubnet": places.pods, "serviceSubnet": places.services},
@@ -258,27 +258,28 @@ def _kubeadm(places: Places) -> str:
     return "\n---\n".join(json.dumps(document) for document in documents)
 
 
-def _socket(places: Places) -> Path:
-    return places.state / "run" / "containerd.sock"
-
-
 def _containerd_toml(places: Places) -> str:
     state, cri = places.state, "io.containerd.cri.v1"
     runc = f'plugins."{cri}.runtime".containerd.runtimes.runc'
     return f"""version = 3
 root = "{state}/containerd"
-state = "{state}/run/containerd"
+state = "{places.runtime}/containerd"
 [grpc]
-  address = "{_socket(places)}"
+  address = "{places.socket}"
 [ttrpc]
-  address = "{_socket(places)}.ttrpc"
+  address = "{places.socket}.ttrpc"
 [plugins."{cri}.images"]
   snapshotter = "overlayfs"
-  max_concurrent_downloads = 8
   [plugins."{cri}.images".pinned_images]
     sandbox = "{places.registry}/{PAUSE_IMAGE}"
   [plugins."{cri}.images".registry]
     config_path = "{state}/certs.d"
+# Set here and not above: there, it would bring the older way of pulling back.
+[plugins."io.containerd.transfer.v1.local"]
+  max_concurrent_downloads = 8
+  max_concurrent_unpacks = {os.cpu_count() or 2}
+[plugins."io.containerd.shim.v1.manager"]
+  socket_dir = "{places.runtime}/shims"
 [plugins."{cri}.runtime"]
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
@@ -288,28 +289,26 @@ state = "{state}/run/containerd"
       SystemdCgroup = false
       BinaryName = "{toolchain.path("runc")}"
   [plugins."{cri}.runtime".cni]
-    bin_dirs = ["{toolchain.binaries(toolchain.NODE)}"]
+    bin_dirs = ["{toolchain.folder_of(toolchain.NODE)}"]
     conf_dir = "{state}/cni"
 """
 
 
 def _cni(places: Places) -> dict[str, Any]:
+    # Not a bridge: the answers of a service's pod to its neighbour would take the short way over
+    # it, past the address translation, unless the kernel module br_netfilter is there.
     return {
         "cniVersion": "1.0.0",
         "name": "pods",
         "plugins": [
             {
-                "type": "bridge",
-                "bridge": "cni0",
-                "isGateway": True,
-                "ipMasq": True,
-                "ipMasqBackend": "nftables",
-                "hairpinMode": True,
+                "type": "ptp",
+                "mtu": MTU,
                 "ipam": {
                     "type": "host-local",
                     "ranges": [[{"subnet": places.pods}]],
                     "routes": [{"dst": "0.0.0.0/0"}],
-                    "dataDir": str(places.state / "cni-addresses"),
+                    "dataDir": str(places.runtime / "addresses"),
                 },
             }
         ],
@@ -321,8 +320,9 @@ def _kubelet_yaml(places: Places) -> dict[str, Any]:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "address": places.node,
+        "healthzBindAddress": places.node,
         "authentication": {
-            "x509": {"clientCAFile": str(places.state / "pki/ca.crt")},
+            "x509": {"clientCAFile": str(places.pki / "ca.crt")},
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
         },
@@ -333,8 +333,9 @@ def _kubelet_yaml(places: Places) -> dict[str, Any]:
         "failSwapOn": False,
         "clusterDomain": "cluster.local",
         "clusterDNS": [places.gateway],
-        "containerRuntimeEndpoint": f"unix://{_socket(places)}",
+        "containerRuntimeEndpoint": f"unix://{places.socket}",
         "podLogsDir": str(places.state / "podlogs"),
+        "volumePluginDir": str(places.state / "volume-plugins"),
         "enforceNodeAllocatable": [],
         "evictionHard": {
             "memory.available": "100Mi",
@@ -358,7 +359,7 @@ def _corefile(places: Places) -> str:
     bind {places.gateway}
     errors
     kubernetes {{
-        kubeconfig {places.state}/kubeconfigs/super-admin.conf
+        kubeconfig {places.kubeconfigs}/super-admin.conf
         ttl 5
     }}
 }}

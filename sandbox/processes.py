@@ -40,9 +40,9 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=places.state,
-            env={**environment, MARK: places.name},
+            env={**environment, MARK: str(places.state)},
         )
-    folder = places.state / "pids"
+    folder = places.runtime / "pids"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / component).write_text(f"{process.pid} {start_time(process.pid)}")
     return process.pid
@@ -51,30 +51,27 @@ def start(
 def running(places: Places, component: str) -> int | None:
     """Find the process of a component; None if it does not run."""
     try:
-        pid, started = (places.state / "pids" / component).read_text().split()
+        pid, started = (places.runtime / "pids" / component).read_text().split()
     except (FileNotFoundError, ValueError):
         return None
     return int(pid) if str(start_time(int(pid))) == started else None
 
 
-def end(pids: Iterable[int], *, patience: float = 5.0) -> None:
-    """Ask processes to end, wait `patience` seconds, then kill those that stay."""
+def kill(pids: Iterable[int]) -> None:
+    """Kill processes, and wait until they are gone or 5 s have passed."""
     known = {pid: started for pid in pids if (started := start_time(pid)) is not None}
-    for sign, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
-        for pid, started in known.items():
-            if start_time(pid) == started:
-                _send(pid, sign)
-        deadline = time.monotonic() + wait
-        while any(start_time(pid) == started for pid, started in known.items()):
-            if time.monotonic() > deadline:
-                break
-            _reap()
-            time.sleep(0.02)
+    for pid in known:
+        _kill(pid)
+    deadline = time.monotonic() + 5
+    while any(start_time(pid) == started for pid, started in known.items()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
 
 
 def marked(places: Places) -> set[int]:
     """Find every living process whose environment carries the sandbox's mark."""
-    mark = f"{MARK}={places.name}".encode()
+    mark = f"{MARK}={places.state}".encode()
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -85,36 +82,24 @@ def marked(places: Places) -> set[int]:
     return {pid for pid in found - {os.getpid()} if start_time(pid) is not None}
 
 
-def in_cgroup(places: Places) -> set[int]:
-    """Find every process in the control groups of the sandbox's pods."""
-    found: set[int] = set()
-    for folder in cgroups(places):
-        for file in folder.rglob("cgroup.procs"):
-            try:
-                found.update(int(pid) for pid in file.read_text().split())
-            except OSError:
-                continue
-    return found
-
-
-def cgroups(places: Places) -> list[Path]:
-    """Find the sandbox's control groups: one on cgroup v2, one a controller on v1."""
-    root = Path("/sys/fs/cgroup")
-    folders = [root] if (root / "cgroup.controllers").exists() else sorted(root.iterdir())
-    return [folder / places.cgroup for folder in folders if (folder / places.cgroup).is_dir()]
-
-
-def _send(pid: int, sign: signal.Signals) -> None:
+def session(pid: int) -> int | None:
+    """Tell which session a process belongs to: those of our components, by what they started."""
     try:
-        os.kill(pid, sign)
+        return os.getsid(pid)
     except ProcessLookupError:
-        return
+        return None
 
 
-def _reap() -> None:
-    """Collect children that ended, else they stay as zombies while we live."""
+def program(pid: int) -> str:
+    """Tell the name of the file that a process executes; empty if it is gone."""
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
+        return Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
         return

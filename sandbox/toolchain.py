@@ -65,9 +65,8 @@ NODE: Final = Module(
         "containerd",
         "containerd-shim-runc-v2",
         "host-local",
-        "bridge",
         "loopback",
-        "portmap",
+        "ptp",
         "etcd",
     ),
     tags="no_btrfs no_zfs no_devmapper",
@@ -80,13 +79,18 @@ PAUSE: Final = Module("pause", ("pause",), packages=".")
 ALL: Final = (KUBE, NODE, RUNC, COREDNS, TOOLS, PAUSE)
 
 
+def folder_of(module: Module) -> Path:
+    """Give the folder for a module's programs, built or not."""
+    return cache_folder() / "bin" / f"{module.name}-{module.key}"
+
+
 def binaries(module: Module) -> Path:
     """Give the folder with a module's programs, and build them if nobody did.
 
     Raises:
         SandboxError: the build failed.
     """
-    folder = cache_folder() / "bin" / f"{module.name}-{module.key}"
+    folder = folder_of(module)
     if not folder.exists():
         with locked(cache_folder() / "bin" / f"{module.name}.lock"):
             if not folder.exists():
@@ -95,14 +99,14 @@ def binaries(module: Module) -> Path:
 
 
 def path(program: str) -> Path:
-    """Give the path of a program, built if needed."""
+    """Give the path of a program, built or not."""
     module = next(module for module in ALL if program in module.programs)
-    return binaries(module) / program
+    return folder_of(module) / program
 
 
 def search_path() -> str:
     """Give a PATH with all programs before the machine's own."""
-    return os.pathsep.join([*(str(binaries(module)) for module in ALL), os.environ["PATH"]])
+    return os.pathsep.join([*(str(folder_of(module)) for module in ALL), os.environ["PATH"]])
 
 
 def go() -> Path:

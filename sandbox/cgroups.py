@@ -1,0 +1,66 @@
+"""The control groups of a sandbox's pods, on cgroup v1 and v2 machines."""
+
+import time
+from pathlib import Path
+from typing import Final
+
+from sandbox.places import Places
+
+ROOT: Final = Path("/sys/fs/cgroup")
+
+
+def make(places: Places) -> None:
+    """Make the group that kubelet puts all pods into: one on v2, one a controller on v1."""
+    for parent in _parents():
+        folder = parent / places.cgroup
+        folder.mkdir(exist_ok=True)
+        if (parent / "cgroup.controllers").exists():
+            for group in (parent, folder):
+                _enable_controllers(group)
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            # On v1 a new group may use no processor and no memory until told which.
+            if parent.name.startswith("cpuset") and (parent / file).exists():
+                (folder / file).write_text((parent / file).read_text())
+
+
+def members(places: Places) -> set[int]:
+    """Find every process in the groups of the sandbox's pods."""
+    found: set[int] = set()
+    for folder in _existing(places):
+        for file in folder.rglob("cgroup.procs"):
+            try:
+                found.update(int(pid) for pid in file.read_text().split())
+            except OSError:
+                continue  # the group vanished, or is threaded
+    return found - {0}
+
+
+def remove(places: Places) -> None:
+    """Remove the groups, whose processes are gone or about to be."""
+    deadline = time.monotonic() + 10
+    while (tops := _existing(places)) and time.monotonic() < deadline:
+        for top in tops:
+            for folder in [*sorted(filter(Path.is_dir, top.rglob("*")), reverse=True), top]:
+                try:
+                    folder.rmdir()
+                except OSError:
+                    continue  # the kernel lets go of a group some moments after its last process
+        time.sleep(0.02)
+
+
+def _parents() -> list[Path]:
+    if (ROOT / "cgroup.controllers").exists():
+        return [ROOT]
+    return [folder for folder in sorted(ROOT.iterdir()) if not folder.is_symlink()]
+
+
+def _existing(places: Places) -> list[Path]:
+    return [path for parent in _parents() if (path := parent / places.cgroup).is_dir()]
+
+
+def _enable_controllers(group: Path) -> None:
+    for controller in (group / "cgroup.controllers").read_text().split():
+        try:
+            (group / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError:
+            continue  # one that this machine's owner keeps; kubelet says so if it needs it

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from modelops_runtime import flavor
 from modelops_runtime.flavor import FlavorInfo
+from modelops_runtime.forest import Forest, ForestError
 from modelops_runtime.schema import Matrix, Output
 
 Rows: TypeAlias = Sequence[Mapping[str, object]]
@@ -83,19 +84,19 @@ class TreelitePredictor:
     form: Final = "treelite"
 
     def __init__(self, info: FlavorInfo, output: Output) -> None:
-        import treelite  # noqa: PLC0415 (heavy; other forms do without)
-
         self._output = output
-        self._predict = treelite.gtil.predict
         try:
-            self._model = treelite.Model.deserialize_bytes(info.load(flavor.TREELITE))
-        except treelite.TreeliteError as error:
+            self._forest = Forest(info.load(flavor.TREELITE))
+        except ForestError as error:
             raise PredictorError(f"treelite cannot read {flavor.TREELITE}: {error}") from error
 
     def predict(self, rows: Rows, matrix: Matrix) -> Answer:
         """Answer n > 0 rows."""
         del rows
-        return answer(self._predict(self._model, matrix, nthread=1), self._output)
+        try:
+            return answer(self._forest.predict(matrix), self._output)
+        except ForestError as error:
+            raise PredictorError(f"treelite cannot predict: {error}") from error
 
 
 class LightGbmPredictor:

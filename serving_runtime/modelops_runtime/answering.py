@@ -1,0 +1,107 @@
+"""From records to an answer: encode, predict, flag outliers, and note it all for telemetry."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from modelops_runtime.models import Models
+from modelops_runtime.predictors import Rows
+from modelops_runtime.schema import Matrix, Schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What the pod was told about itself."""
+
+    model: str
+    """namespace/name of the ModelDeployment."""
+    revision: str
+    pod: str
+    window: int
+    """Length of the windows of telemetry in seconds."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Deployment":
+        """Read the variables that the operator sets. Raises ValueError for a bad window."""
+        name = "MODELOPS_WINDOW_SECONDS"
+        window = environment.get(name, "300")
+        if not (window.isascii() and window.isdigit() and 1 <= int(window) <= 86400):
+            raise ValueError(f"{name} is {window!r}; it has to be 1 to 86400, in whole seconds")
+        return cls(
+            model=environment.get("MODELOPS_DEPLOYMENT", "local/model"),
+            revision=environment.get("MODELOPS_REVISION", "local"),
+            pod=environment.get("MODELOPS_POD", os.uname().nodename),
+            window=int(window),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """What came out for one request."""
+
+    content: dict[str, Any]
+    """The answer, ready for orjson with `OPT_SERIALIZE_NUMPY`."""
+    rows: int
+    outliers: int
+    matrix: Matrix | None
+    """Encoded for the reference profile; None without one."""
+    scores: NDArray[np.float64] | None
+
+
+class Answerer:
+    """Answers requests; keeps nothing, so that several threads may use it."""
+
+    def __init__(self, models: Models, deployment: Deployment) -> None:
+        self._models = models
+        self.model: Mapping[str, Any] = {
+            "name": models.name,
+            "version": models.version,
+            "revision": deployment.revision,
+            "form": models.predictor.form,
+            "classes": models.schema.output.classes,
+        }
+        """What answers, as each answer tells it."""
+        self._model = orjson.Fragment(orjson.dumps(self.model))
+
+    def answer(self, rows: Rows) -> Answered:
+        """Answer records. Raises InvalidRows for rows that do not fit the schema."""
+        models = self._models
+        matrix = models.schema.encode(rows)
+        if not rows:
+            return Answered(self._nothing(), 0, 0, None, None)
+        answer = models.predictor.predict(rows, matrix)
+        flags = None
+        if models.detector is not None:
+            flags = models.detector.model.flag(self._for(models.detector.schema, rows, matrix))
+        content = {
+            "predictions": answer.predictions,
+            "probabilities": answer.probabilities,
+            "outliers": flags,
+            "model": self._model,
+        }
+        reference = models.reference
+        return Answered(
+            content,
+            rows=len(rows),
+            outliers=0 if flags is None else int(flags.sum()),
+            matrix=None if reference is None else self._for(reference.schema, rows, matrix),
+            scores=answer.scores,
+        )
+
+    def _nothing(self) -> dict[str, Any]:
+        classifier = self._models.schema.output.classes is not None
+        return {
+            "predictions": [],
+            "probabilities": [] if classifier else None,
+            "outliers": None if self._models.detector is None else [],
+            "model": self._model,
+        }
+
+    def _for(self, schema: Schema, rows: Rows, matrix: Matrix) -> Matrix:
+        """Give the rows as `schema` encodes them; they were encoded by the predictor's already."""
+        return matrix if schema is self._models.schema else schema.encode(rows)

@@ -16,7 +16,7 @@ def complete(places: Places) -> bool:
     """Tell whether both ends are there, and the route that is made last."""
     show = ["ip", "route", "show", places.services, "dev", places.link]
     route = subprocess.run(show, capture_output=True, text=True, check=False)
-    return bool(route.stdout.strip()) and os.path.ismount(places.namespace)  # noqa: PTH121 (Path.is_mount wants a folder)
+    return bool(route.stdout.strip()) and os.path.ismount(places.namespace)
 
 
 def up(places: Places) -> None:

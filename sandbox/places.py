@@ -21,6 +21,7 @@ from typing import Final
 
 SLOTS: Final = range(1, 251)
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,19}")
+RUN: Final = Path("/run")
 MTU: Final = 1400
 """Bytes in a packet. Small enough for the way out through most tunnels and clouds."""
 
@@ -55,7 +56,7 @@ class Places:
     @property
     def runtime(self) -> Path:
         """The folder with what doesn't outlive a reboot: sockets, mounts, process ids."""
-        return Path("/run") / f"modelops-{self.name}"
+        return RUN / f"modelops-{self.name}"
 
     @property
     def namespace(self) -> Path:
@@ -158,17 +159,22 @@ def locked(path: Path) -> Iterator[None]:
                 return
 
 
+def check_name(name: str) -> None:
+    """Raise SandboxError if the name is not usable."""
+    if not NAME.fullmatch(name):
+        raise SandboxError(
+            f"NAME={name!r} is not a sandbox's name: use a lower-case letter, then up to 19 "
+            "lower-case letters, digits or dashes"
+        )
+
+
 def lock_of(name: str) -> Path:
     """Give the file that is locked by whoever changes a sandbox.
 
     Raises:
         SandboxError: the name is not usable.
     """
-    if not NAME.fullmatch(name):
-        raise SandboxError(
-            f"NAME={name!r} is not a sandbox's name: use a lower-case letter, then up to 19 "
-            "lower-case letters, digits or dashes"
-        )
+    check_name(name)
     return state_folder() / f"{name}.lock"
 
 
@@ -184,8 +190,9 @@ def claim(name: str) -> Places:
     """Give a sandbox its places: the ones it had, or a free slot.
 
     Raises:
-        SandboxError: no slot is free.
+        SandboxError: the name is not usable, or no slot is free.
     """
+    check_name(name)
     with locked(state_folder() / "slots.lock"):
         known = find(name)
         if known:

@@ -15,7 +15,7 @@ from modelops_operator.builder.layers import Entry, write_layer
 
 from sandbox import base_image, cgroups, components, debian, health, network, processes, toolchain
 from sandbox.components import Component
-from sandbox.places import Places, SandboxError, claim, find, lock_of, locked
+from sandbox.places import Places, SandboxError, check_name, claim, find, lock_of, locked
 from sandbox.programs import last_lines, run
 
 _PATIENCE: Final = 90.0
@@ -59,7 +59,7 @@ def down(name: str) -> None:
 
 def status(name: str) -> dict[str, Any]:
     """Tell where everything is and how it does. `state` is running, degraded or stopped."""
-    lock_of(name)
+    check_name(name)
     places = find(name)
     if places is None:
         return {"name": name, "state": "stopped"}
@@ -176,7 +176,7 @@ def _await(places: Places, part: Component) -> None:
 def _end_orphans(places: Places) -> None:
     """End what a killed start left without a note; pods and their shims stay."""
     noted = {processes.running(places, part.name) for part in components.ALL}
-    processes.kill(
+    processes.end(
         pid
         for pid in processes.marked(places)
         if pid not in noted
@@ -188,11 +188,9 @@ def _end_orphans(places: Places) -> None:
 def _end_node(places: Places) -> None:
     """End what lives in the node's network, which is about to be made anew."""
     parts = [part for part in components.ALL if part.in_node]
-    processes.kill(pid for part in parts if (pid := processes.running(places, part.name)))
-    processes.kill(
-        pid for pid in processes.marked(places) if processes.program(pid) in _POD_KEEPERS
-    )
-    processes.kill(cgroups.members(places))
+    processes.end(pid for part in parts if (pid := processes.running(places, part.name)))
+    processes.end(pid for pid in processes.marked(places) if processes.program(pid) in _POD_KEEPERS)
+    processes.end(cgroups.members(places))
     _unmount(places.runtime)
     shutil.rmtree(places.runtime / "containerd", ignore_errors=True)
     shutil.rmtree(places.runtime / "addresses", ignore_errors=True)
@@ -272,7 +270,7 @@ def _remove(places: Places) -> None:
     if places.state.exists():
         places.leaving.touch()
     for _ in range(3):  # what was being started while we looked is found the next time
-        processes.kill(processes.marked(places) | cgroups.members(places))
+        processes.end(processes.marked(places) | cgroups.members(places))
     _unmount(places.state)
     _unmount(places.runtime)
     cgroups.remove(places)

@@ -15,6 +15,8 @@ from typing import Final
 from sandbox.places import Places
 
 MARK: Final = "MODELOPS_SANDBOX"
+_STARTED: Final[list[subprocess.Popen[bytes]]] = []
+"""Kept, since Popen objects complain when they are forgotten before their process ended."""
 
 
 def start_time(pid: int) -> int | None:
@@ -42,6 +44,7 @@ def start(
             cwd=places.state,
             env={**environment, MARK: str(places.state)},
         )
+    _STARTED.append(process)
     folder = places.runtime / "pids"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / component).write_text(f"{process.pid} {start_time(process.pid)}")
@@ -57,16 +60,20 @@ def running(places: Places, component: str) -> int | None:
     return int(pid) if str(start_time(int(pid))) == started else None
 
 
-def kill(pids: Iterable[int]) -> None:
-    """Kill processes, and wait until they are gone or 5 s have passed."""
+def end(pids: Iterable[int], *, patience: float = 0.0) -> None:
+    """Ask processes to end, wait `patience` seconds, then kill those that stay."""
     known = {pid: started for pid in pids if (started := start_time(pid)) is not None}
-    for pid in known:
-        _kill(pid)
-    deadline = time.monotonic() + 5
-    while any(start_time(pid) == started for pid, started in known.items()):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.02)
+    for sign, wait in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        if not wait:
+            continue
+        for pid, started in known.items():
+            if start_time(pid) == started:
+                _send(pid, sign)
+        deadline = time.monotonic() + wait
+        while any(start_time(pid) == started for pid, started in known.items()):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
 
 
 def marked(places: Places) -> set[int]:
@@ -98,8 +105,8 @@ def program(pid: int) -> str:
         return ""
 
 
-def _kill(pid: int) -> None:
+def _send(pid: int, sign: signal.Signals) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, sign)
     except ProcessLookupError:
         return

@@ -1,0 +1,72 @@
+"""What a sandbox's name decides, and whom a sandbox may end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandbox import debian, places, processes
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(places, "RUN", tmp_path / "run")
+    return tmp_path / "state"
+
+
+def test_a_name_keeps_its_slot_and_two_names_never_share_one() -> None:
+    one, two = places.claim("one"), places.claim("two")
+    assert one.slot != two.slot
+    assert places.claim("one") == one == places.find("one")
+    assert {one.gateway, one.node} & {two.gateway, two.node} == set()
+    assert len(one.link) <= 15
+
+
+@pytest.mark.parametrize("name", ["", "Demo", "1st", "a/b", "x" * 21, "under_score"])
+def test_an_unusable_name_is_refused_with_a_way_out(name: str) -> None:
+    with pytest.raises(places.SandboxError, match="use a lower-case letter"):
+        places.claim(name)
+
+
+def test_a_damaged_slot_file_counts_as_none(state: Path) -> None:
+    path = state / "modelops" / "sandbox" / "one" / "slot"
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    assert places.find("one") is None
+
+
+def test_a_reused_process_id_is_not_taken_for_ours() -> None:
+    sandbox = places.claim("one")
+    pid = processes.start(sandbox, "sleeper", ["sleep", "60"], dict(os.environ))
+    try:
+        assert processes.running(sandbox, "sleeper") == pid
+        (sandbox.runtime / "pids" / "sleeper").write_text(f"{pid} 1")
+        assert processes.running(sandbox, "sleeper") is None
+        assert pid in processes.marked(sandbox)
+        assert pid not in processes.marked(places.claim("two"))
+    finally:
+        processes.end([pid])
+    assert processes.start_time(pid) is None
+
+
+def test_a_process_that_ignores_the_wish_is_killed() -> None:
+    program = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-uc", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    processes.end([process.pid], patience=0.2)
+    process.stdout.close()
+    process.wait()
+    assert processes.start_time(process.pid) is None
+
+
+def test_everything_that_is_in_the_way_is_said_at_once() -> None:
+    told = debian.obstacles(uid=1000, machine="aarch64", apt=False, missing=["nftables"])
+    text = "\n".join(told)
+    assert all(word in text for word in ("aarch64", "root", "nftables", "apt-get"))
+    assert debian.obstacles(uid=0, machine="x86_64", apt=True, missing=["nftables"]) == []

@@ -6,10 +6,11 @@ each call, which for one row costs as much as the prediction. See treelite/c_api
 """
 
 import ctypes
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 from modelops_runtime.schema import Matrix
 
 _CONFIG: Final = b'{"predict_type": "default", "nthread": 1}'
-_TYPES: Final = {b"float32": np.float32, b"float64": np.float64}
+_TYPES: Final[Mapping[bytes, np.dtype[Any]]] = {
+    b"float32": np.dtype(np.float32),
+    b"float64": np.dtype(np.float64),
+}
 _DOUBLES: Final = ctypes.c_char_p(b"float64")
 
 
@@ -73,7 +77,7 @@ class Forest:
         if name.value != b"float64":
             raise ForestError(f"the trees compare {name.value!r}; only float64 is exact here")
 
-    def _describe_output(self) -> tuple[int, type[np.floating]]:
+    def _describe_output(self) -> tuple[int, np.dtype[Any]]:
         """Give the number of values for each row, and their type."""
         name = ctypes.c_char_p()
         _check(_library().TreeliteGetOutputType(self._handle, ctypes.byref(name)))
@@ -90,7 +94,7 @@ class Forest:
         values = int(np.prod([shape[axis] for axis in range(dimensions.value)]))
         return values, _TYPES[name.value or b""]
 
-    def predict(self, matrix: Matrix) -> NDArray[np.floating]:
+    def predict(self, matrix: Matrix) -> NDArray[Any]:
         """Predict rows of shape (n, at least `inputs`): shape (n, values for each row).
 
         Releases the interpreter lock; safe in several threads.

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from modelops_training.data import records
 
 from demo.ground import ROOT, SANDBOX, DemoError, Ground, find_ground, run
 from demo.platform import install, push_images, train, uninstall
+from demo.proxy import proxied
 from demo.traffic import Tally, send, steady
 
 NAMESPACE: Final = "staging"
@@ -59,7 +59,7 @@ def up() -> None:
         ground.kubectl("apply", "-f", str(MANIFEST))
         wait_ready(ground)
     show(ground)
-    with proxied(ground) as url:
+    with proxied(ground, NAMESPACE, NAME) as url:
         with step(f"Traffic of {LATER[0]} to {LATER[-1]}: should stay quiet"):
             told(send(url, records(LATER, limit=ROWS), seconds=SECONDS))
             wait_for(ground, "DriftDetected", "False")
@@ -160,23 +160,6 @@ def at_rest(ground: Ground) -> bool:
     return condition(ground, "Ready").get("status") == "True" and not condition(
         ground, "Reconciling"
     )
-
-
-@contextmanager
-def proxied(ground: Ground) -> Iterator[str]:
-    """Reach the Service through the API server, which works with every cluster."""
-    words = [ground.kubectl_program, "--kubeconfig", ground.kubeconfig, "proxy", "--port=0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)  # noqa: S603 - kubectl
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-        port = re.search(r":(\d+)", line)
-        if port is None:
-            raise DemoError(f"kubectl proxy did not start: {line}")
-        service = f"namespaces/{NAMESPACE}/services/{NAME}:http/proxy"
-        yield f"http://127.0.0.1:{port[1]}/api/v1/{service}/predict"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def told(tally: Tally) -> None:

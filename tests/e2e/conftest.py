@@ -7,10 +7,9 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,6 +38,18 @@ def platform(ground: Ground) -> Ground:
     return ground
 
 
+@dataclass(frozen=True)
+class Cluster:
+    kubeconfig: str
+    base_image: str
+
+
+@pytest.fixture(scope="session")
+def cluster(ground: Ground) -> Cluster:
+    """What a test of one part needs of the sandbox."""
+    return Cluster(ground.kubeconfig, ground.base)
+
+
 @pytest.fixture
 def namespace(ground: Ground, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace that enforces the restricted pod security standard."""
@@ -54,14 +65,3 @@ def namespace(ground: Ground, request: pytest.FixtureRequest) -> Iterator[str]:
     ground.kubectl("apply", "-f", "-", given=json.dumps(manifest))
     yield name
     ground.kubectl("delete", "namespace", name, "--wait=false")
-
-
-def eventually(check: Callable[[], Any], seconds: float = 60, what: str = "") -> Any:
-    """Give what `check` gives once it is truthy."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = check()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what or check} did not come within {seconds} s"
-        time.sleep(0.3)

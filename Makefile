@@ -43,6 +43,10 @@ format: setup ## Format and mend what can be mended
 crds: setup ## Generate crds/ and the chart's copies from the models
 	$(PYTHON) -m modelops_operator.api.crd
 
+.PHONY: images
+images: setup ## Build and push the operator's and the builder's images (REGISTRY= BASE_IMAGE=)
+	$(PYTHON) -m modelops_operator.builder.images --registry $(REGISTRY) --base $(BASE_IMAGE) $(IMAGES_OPTIONS)
+
 .PHONY: test
 test: setup ## Everything: check, unit, contract and end-to-end tests
 	scripts/test

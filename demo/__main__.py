@@ -65,7 +65,7 @@ def up() -> None:
             wait_for(ground, "DriftDetected", "False")
         show(ground)
         with step("Only people over 60 now: should alarm"):
-            old = records(LATER, where=lambda row: row["AGEP"] > 60, limit=ROWS)
+            old = records(LATER, where="AGEP > 60", limit=ROWS)
             told(send(url, old, seconds=SECONDS))
             wait_for(ground, "DriftDetected", "True")
         show(ground)

@@ -83,7 +83,7 @@ class Deployed:
 
     def version(self) -> str:
         models = self.live()["status"]["models"]
-        return next(model["version"] for model in models if model["role"] == "predictor")
+        return str(next(model["version"] for model in models if model["role"] == "predictor"))
 
     def kubectl(self, *arguments: str) -> str:
         return self.ground.kubectl("-n", NAMESPACE, *arguments)
@@ -203,7 +203,7 @@ def test_drift_is_told_from_ordinary_later_years(served: Deployed) -> None:
     assert quiet["reason"] == "NoDrift"
     assert served.says("OutliersDetected", "False")
     assert served.says("MonitoringHealthy", "True")
-    old = records(LATER, where=lambda row: row["AGEP"] > 60, limit=8000)
+    old = records(LATER, where="AGEP > 60", limit=8000)
     assert not send(served.url, old, seconds=25).failures
     alarm = served.says("DriftDetected", "True")
     assert "AGEP" in alarm["message"]

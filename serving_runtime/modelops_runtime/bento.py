@@ -117,6 +117,6 @@ def _readme(name: str, models: Mapping[str, str]) -> bytes:
 
 `POST /predict` takes a JSON list of records and answers predictions, probabilities and, where there
 is an outlier detector, which rows are unlike the training data. Try it out below: the example is a
-row of the model's own reference data. `GET /metadata` tells which form of the model answers.
+row of the model's own reference data. Each answer tells which version of the model gave it.
 """
     return text.encode()

@@ -53,11 +53,12 @@ class Window:
         self._features: Sequence[Histogram] = ()
         self._scores: Histogram | None = None
         self._latency: Counter[int] = Counter()
-        self._total = Block(start)
+        self.totals = Block(start)
+        """Sums of the plain numbers; its lists stay empty."""
 
     def add(self, block: Block) -> None:
         """Count what is in a block of this window."""
-        total = self._total
+        total = self.totals
         total.rows += block.rows
         total.outliers += block.outliers
         total.client_errors += block.client_errors
@@ -72,9 +73,14 @@ class Window:
             found = profile.scores.count(np.concatenate(block.scores))
             self._scores = found if self._scores is None else self._scores + found
 
+    @property
+    def requests(self) -> int:
+        """Requests, those refused included."""
+        return self._latency.total()
+
     def line(self, identity: Identity, worker: str) -> Line:
         """Give the line of telemetry; without rows it has no histograms."""
-        total = self._total
+        total = self.totals
         errors = {"4xx": total.client_errors, "5xx": total.server_errors}
         return Line(
             model=identity.model,
@@ -87,7 +93,7 @@ class Window:
             form=identity.form,
             rows=total.rows,
             outliers=total.outliers,
-            requests=self._latency.total(),
+            requests=self.requests,
             errors={name: count for name, count in errors.items() if count},
             latency=tuple(sorted(self._latency.items())),
             scores=self._scores,

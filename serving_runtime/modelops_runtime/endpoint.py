@@ -68,7 +68,7 @@ class PredictMiddleware:
         except Refusal as refusal:
             await self._refuse(refusal, start, send)
             return
-        except Exception:
+        except Exception:  # noqa: BLE001 (a model's own code may raise anything)
             _LOG.exception("a request cannot be answered")
             broken = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "look into the log of the server")
             await self._refuse(broken, start, send)

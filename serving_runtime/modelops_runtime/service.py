@@ -1,0 +1,155 @@
+"""The Bento service: what `bentoml serve` loads, in its supervisor and in each worker.
+
+The supervisor only reads what the documentation shows. Workers load the models in `__init__`, and
+nothing heavy is imported before that: else it would be loaded twice.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import bentoml
+import orjson
+from bentoml.exceptions import InvalidArgument
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from modelops_runtime import bento, documentation, failure, flavor
+from modelops_runtime.endpoint import Desk, PredictMiddleware
+from modelops_runtime.models import ModelsError, describe, load
+from modelops_runtime.schema import InvalidRows
+
+_LOG: Final = logging.getLogger("bentoml.modelops")
+_DESK: Final = Desk()
+
+
+def _models_folder() -> Path:
+    """Give the models' folder: `models` beside the Bento's service.py, or the variable's."""
+    place = os.environ.get("MODELOPS_MODELS_DIR")
+    if place:
+        return Path(place)
+    loaded = sys.modules.get("service")
+    beside = Path(loaded.__file__ or "") if loaded is not None else Path("service.py")
+    return beside.resolve().parent / "models"
+
+
+MODELS: Final = _models_folder()
+failure.watch()
+try:
+    _SCHEMA, _EXAMPLE = describe(MODELS)
+except ModelsError as _error:
+    failure.give_up(str(_error))
+    raise
+
+Records = Annotated[list[dict[str, Any]], WithJsonSchema(documentation.records(_SCHEMA, _EXAMPLE))]
+
+
+class ModelInfo(BaseModel):
+    """What answers."""
+
+    name: str
+    version: str
+    revision: str
+    form: str = Field(description="treelite, lightgbm or pyfunc")
+    classes: list[Any] | None
+
+
+class Prediction(BaseModel):
+    """The answer to a list of records, in their order."""
+
+    predictions: list[Any] = Field(description="the class, or the value, of each record")
+    probabilities: list[list[float]] | None = Field(
+        description="for each record the probability of each class; null without classes"
+    )
+    outliers: list[bool] | None = Field(
+        description="which records are unlike the training data; null without a detector"
+    )
+    model: ModelInfo
+
+
+@bentoml.service(
+    name=bento.SERVICE_NAME,
+    workers=1,
+    # BentoML keeps what belongs to a request until this time is over, answered or not.
+    traffic={"timeout": 2 if flavor.exists(MODELS / "predictor") else 60},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+)
+class ModelServer:
+    """Answers records with predictions, and says which are unlike the training data."""
+
+    def __init__(self) -> None:
+        from modelops_runtime.answering import Answerer, Deployment  # noqa: PLC0415 (heavy)
+        from modelops_runtime.counting import Identity  # noqa: PLC0415 (heavy)
+        from modelops_runtime.metrics import Metrics  # noqa: PLC0415 (after BentoML set it up)
+        from modelops_runtime.recording import Recorder  # noqa: PLC0415 (heavy)
+
+        try:
+            deployment = Deployment.from_environment()
+            models = load(MODELS)
+        except (ModelsError, ValueError) as error:
+            failure.give_up(str(error))
+            raise
+        identity = Identity(
+            model=deployment.model,
+            revision=deployment.revision,
+            pod=deployment.pod,
+            seconds=deployment.window,
+            form=models.predictor.form,
+        )
+        metrics = Metrics(models, identity)
+        self._answerer = Answerer(models, deployment)
+        self._recorder = Recorder(
+            identity,
+            None if models.reference is None else models.reference.profile,
+            on_window=metrics.count,
+            on_lost=metrics.lose,
+        )
+        self._ticking: asyncio.Task[None] | None = None
+        _DESK.answerer = self._answerer
+        _DESK.recorder = self._recorder
+        _DESK.names = models.schema.names
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def start(self) -> None:
+        """Begin to count time; what is loaded by now stays, so the collector need not look."""
+        self._ticking = asyncio.create_task(self._tick())
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 100)
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def stop(self) -> None:
+        """Write the telemetry so far; called when all requests are answered."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        if not await asyncio.to_thread(self._recorder.close):
+            _LOG.warning("telemetry is lost: nobody reads the standard output")
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    def predict(self, records: Records, /) -> Prediction:
+        """Predict a list of records.
+
+        Values that do not fit are refused with status 422 and a problem that names row and field.
+        """
+        try:
+            answered = self._answerer.answer(records)
+        except InvalidRows as error:
+            raise InvalidArgument(str(error)) from error
+        return Prediction.model_validate_json(
+            orjson.dumps(answered.content, option=orjson.OPT_SERIALIZE_NUMPY)
+        )
+
+    async def _tick(self) -> None:
+        from modelops_runtime.recording import TICK  # noqa: PLC0415 (heavy)
+
+        while True:
+            await asyncio.sleep(TICK)
+            self._recorder.tick()
+
+
+# The decorator makes a Service of the class, which its types do not tell.
+ModelServer.add_asgi_middleware(PredictMiddleware, desk=_DESK)  # type: ignore[attr-defined]

@@ -5,23 +5,26 @@ renewal; the typed half of that library would cost memory and hide unknown field
 """
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, ApiException, Configuration
+from kubernetes.aio.client import ApiClient, Configuration
 
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.reasons import Reason
 
+_Body = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 FIELD_MANAGER: Final = "modelops-operator"
 _CHUNK: Final = 500
 """Objects in one answer of a list."""
-_TIMEOUT: Final = 30.0
-"""Seconds for one request."""
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
+"""For one request; nobody waits longer for an answer, since everything is tried again."""
+_LONGEST_TAIL: Final = 4096
+"""Bytes of a log that are read for a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,8 @@ class ApiError(Exception):
         told = f"{what}: {self.message}"
         if self.status in {0, 429} or self.status >= 500:
             return Failure(reason=Reason.API_SERVER_UNREACHABLE, message=told, permanent=False)
-        return Failure(reason=self._reason(), message=told, permanent=True)
+        passing = self.status in {401, 409}
+        return Failure(reason=self._reason(), message=told, permanent=not passing)
 
     def _reason(self) -> Reason:
         if "exceeded quota" in self.message:
@@ -126,8 +130,21 @@ class Cluster:
             if not following:
                 return
 
+    async def serves(self, resource: Resource, namespace: str | None) -> bool:
+        """Tell whether the API server knows the kind, which it does once its CRD is there."""
+        try:
+            await self._json("GET", resource.path(namespace), query={"limit": "1"})
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
     async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Apply a manifest on the server; fields that it had and has no more disappear."""
+        """Apply a manifest on the server; fields that it had and has no more disappear.
+
+        With a `metadata.uid`, it is refused (409) where that very object is gone.
+        """
         metadata = manifest["metadata"]
         return await self._json(
             "PATCH",
@@ -169,23 +186,31 @@ class Cluster:
     async def write_status(
         self, resource: Resource, live: Mapping[str, Any], status: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Replace the whole status; refused (409, 404) if the object is another one by now."""
+        """Replace the whole status; refused (409, 404) unless the object is as it was read."""
         metadata = live["metadata"]
-        stale = {key: None for key in live.get("status") or {} if key not in status}
-        patch = {"metadata": {"uid": metadata["uid"]}, "status": _replacing(live, status) | stale}
+        version = metadata["resourceVersion"]
+        # A merge patch would leave what is in the status and not in ours. As a value of the patch,
+        # the version makes the API server compare and swap.
+        patch = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "add", "path": "/status", "value": status},
+        ]
         return await self._json(
             "PATCH",
             resource.path(metadata["namespace"], metadata["name"], "status"),
             query={"fieldManager": FIELD_MANAGER},
             body=patch,
-            content="application/merge-patch+json",
+            content="application/json-patch+json",
         )
 
-    async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
-        """Read the last lines of the container instance before the present one."""
-        query = {"container": container, "previous": "true", "tailLines": str(lines)}
+    async def log_tail(
+        self, namespace: str, pod: str, container: str, *, lines: int, previous: bool
+    ) -> str:
+        """Read the last lines of a container, or of the instance before the present one."""
+        query = {"container": container, "tailLines": str(lines)}
+        query |= {"previous": "true"} if previous else {}
         text = await self._ask("GET", PODS.path(namespace, pod, "log"), query, None)
-        return text.decode(errors="replace")
+        return text[-_LONGEST_TAIL:].decode(errors="replace")
 
     async def _json(
         self,
@@ -193,11 +218,14 @@ class Cluster:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: _Body | None = None,
         content: str = "application/json",
     ) -> dict[str, Any]:
         answer = await self._ask(method, path, query or {}, body, content)
-        tree: dict[str, Any] = json.loads(answer)
+        try:
+            tree: dict[str, Any] = json.loads(answer)
+        except ValueError as error:
+            raise ApiError(0, f"the API server answers garbage ({answer[:80]!r})") from error
         return tree
 
     async def _ask(
@@ -205,7 +233,7 @@ class Cluster:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: Mapping[str, Any] | None,
+        body: _Body | None,
         content: str = "application/json",
     ) -> bytes:
         words = {name: value for name, value in query.items() if value}
@@ -217,35 +245,14 @@ class Cluster:
             auth_settings=["BearerToken"],
         )
         try:
-            response: Any = await self.client.call_api(*request, _request_timeout=_TIMEOUT)
-            await response.read()
-        except ApiException as error:
-            raise ApiError(error.status or 0, _message(error)) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            response = await self.client.call_api(*request, _request_timeout=_TIMEOUT)
+            answer: bytes = await response.read()
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             told = str(error) or type(error).__name__
             raise ApiError(0, f"the API server does not answer ({told})") from error
         if response.status >= 400:
-            raise ApiError(response.status, _told(response.data))
-        data: bytes = response.data
-        return data
-
-
-def _replacing(live: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a merge patch that leaves nothing of the former status' nested keys."""
-    return {
-        key: _patch((live.get("status") or {}).get(key), value) for key, value in status.items()
-    }
-
-
-def _patch(old: Any, new: Any) -> Any:
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return new
-    gone = {key: None for key in old if key not in new}
-    return {key: _patch(old.get(key), value) for key, value in new.items()} | gone
-
-
-def _message(error: ApiException) -> str:
-    return _told(error.body) if error.body else str(error.reason or error)
+            raise ApiError(response.status, _told(answer))
+        return answer
 
 
 def _told(body: bytes | str) -> str:

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from modelops_operator.api.facts import Failure, ModelVersion
 from modelops_operator.api.reasons import Reason
@@ -15,10 +17,21 @@ Aliases = Mapping[str, str]
 """Alias to version, of one model."""
 T = TypeVar("T")
 
+TRAIN_ID: Final = "modelops.train_id"
 _PAGE: Final = 200
 _THREADS: Final = 8
+_PATIENCE: Final = 60.0
+"""Seconds for one question, which may take several requests."""
+_SETTINGS: Final = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+"""Whoever asks asks again: MLflow's own patience of minutes would only hide trouble."""
 _DENIED: Final = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
-_MISSING: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
+_ADDRESSES: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")
+"""Python's own words for objects: they differ each time, and say nothing."""
+_MISSING: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
 
 
 class ModelRegistryError(Exception):
@@ -30,50 +43,51 @@ class ModelRegistryError(Exception):
 
 
 class ModelRegistry(Protocol):
-    """A registry of models."""
+    """A registry of models. All of it raises ModelRegistryError."""
 
     async def walk(self) -> Mapping[str, Aliases]:
         """Read the aliases of every model at once. Absence is not deletion: ask by name."""
 
     async def model(self, name: str) -> Aliases:
-        """Read the aliases of one model. Raises ModelRegistryError when there is none."""
+        """Read the aliases of one model."""
 
     async def version(self, name: str, version: str) -> ModelVersion:
-        """Read one version. Raises ModelRegistryError when there is none, or not READY yet."""
+        """Read one version, which has to be READY."""
 
-    async def read(self, model: ModelVersion, path: str) -> bytes:
-        """Read a small file of a version. Raises ModelRegistryError."""
+    async def read(self, name: str, version: str, path: str) -> bytes:
+        """Read a small file of a version."""
 
 
 class MlflowRegistry:
     """MLflow's registry, or Unity Catalog through MLflow's client.
 
     The client is synchronous: it runs in threads of its own, with short time-outs and few
-    attempts, since the caller tries again anyway.
+    attempts.
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
         # Imported here, since it takes a second that only this class's users should pay.
         from mlflow import MlflowClient  # noqa: PLC0415
 
         self._uri = tracking_uri
-        self._client = MlflowClient(tracking_uri)
+        self._client = MlflowClient(tracking_uri, _registry_uri(tracking_uri))
         self._threads = ThreadPoolExecutor(_THREADS, "mlflow")
         self._versions: dict[tuple[str, str], ModelVersion] = {}
 
     async def walk(self) -> Mapping[str, Aliases]:
         """Read the aliases of every model, 200 models a request."""
-        return await self._call("the registered models", Reason.MODEL_NOT_FOUND, self._walk)
+        return await self._ask("its registered models", Reason.MODEL_NOT_FOUND, self._walk)
 
     async def model(self, name: str) -> Aliases:
         """Read the aliases of one model."""
-
-        def ask() -> Aliases:
-            return dict(self._client.get_registered_model(name).aliases)
-
-        return await self._call(f"model {name!r}", Reason.MODEL_NOT_FOUND, ask)
+        what = f"registered model {name!r}"
+        return await self._ask(
+            what,
+            Reason.MODEL_NOT_FOUND,
+            lambda: dict(self._client.get_registered_model(name).aliases),
+        )
 
     async def version(self, name: str, version: str) -> ModelVersion:
         """Read one version; what is READY is remembered, since it never changes."""
@@ -81,13 +95,17 @@ class MlflowRegistry:
         if known is not None:
             return known
         what = f"version {version} of model {name!r}"
-        found = await self._call(
+        found = await self._ask(
             what,
             Reason.VERSION_NOT_FOUND,
             lambda: self._client.get_model_version(name, version),
         )
         if found.status != "READY":
-            message = f"{what} is {found.status} in the registry: wait for it, or register another"
+            detail = f" ({found.status_message})" if found.status_message else ""
+            message = (
+                f"{what} is {found.status} in MLflow{detail}: wait until its registration is "
+                "complete, or register another version"
+            )
             raise ModelRegistryError(
                 Failure(reason=Reason.VERSION_NOT_READY, message=message, permanent=False)
             )
@@ -96,15 +114,17 @@ class MlflowRegistry:
             version=str(found.version),
             run_id=found.run_id or "",
             source=found.source or "",
-            train_id=found.tags.get("modelops.train_id"),
+            train_id=found.tags.get(TRAIN_ID),
         )
         self._versions[name, version] = model
         return model
 
-    async def read(self, model: ModelVersion, path: str) -> bytes:
+    async def read(self, name: str, version: str, path: str) -> bytes:
         """Read a small file of a version, through the registry's artifact proxy if it has one."""
-        what = f"{path} of version {model.version} of model {model.name!r}"
-        return await self._call(what, Reason.ARTIFACT_NOT_FOUND, lambda: self._read(model, path))
+        what = f"file {path} in version {version} of model {name!r}"
+        return await self._ask(
+            what, Reason.ARTIFACT_NOT_FOUND, lambda: self._read(name, version, path)
+        )
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -120,42 +140,76 @@ class MlflowRegistry:
             if not token:
                 return found
 
-    def _read(self, model: ModelVersion, path: str) -> bytes:
-        from mlflow.artifacts import download_artifacts  # noqa: PLC0415 - slow, see above
-
+    def _read(self, name: str, version: str, path: str) -> bytes:
+        repository = _artifacts(self._client, self._uri, name, version)
         with tempfile.TemporaryDirectory(prefix="modelops-") as folder:
-            uri = f"models:/{model.name}/{model.version}/{path}"
-            local = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=self._uri)
-            return Path(local).read_bytes()
+            return Path(repository.download_artifacts(path, folder)).read_bytes()
 
-    async def _call(self, what: str, missing: Reason, ask: Callable[[], T]) -> T:
+    async def _ask(self, what: str, missing: Reason, ask: Callable[[], T]) -> T:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - slow, see above
 
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+            async with asyncio.timeout(_PATIENCE):
+                return await loop.run_in_executor(self._threads, ask)
+        except ModelRegistryError:
+            raise
         except MlflowException as error:
             raise ModelRegistryError(self._failure(what, missing, error)) from error
-        except OSError as error:
-            # Requests' errors are OSErrors; artifact stores raise the plain ones, too.
+        except Exception as error:
+            # Requests' errors, a store's own, and whatever a client makes of garbage.
             raise ModelRegistryError(self._unreachable(what, error)) from error
 
-    def _failure(self, what: str, missing: Reason, error: Exception) -> Failure:
-        code = getattr(error, "error_code", "")
-        status = error.get_http_status_code() if hasattr(error, "get_http_status_code") else 500
-        if code in _DENIED or "error code 401" in str(error) or "error code 403" in str(error):
-            message = f"MLflow at {self._uri} refused to give {what}: {_short(error)}"
-            return Failure(reason=Reason.REGISTRY_DENIED, message=message, permanent=True)
-        if code in _MISSING or status == 404:
+    def _failure(self, what: str, missing: Reason, error: Any) -> Failure:
+        code, told = error.error_code, str(error)
+        if code in _DENIED or "error code 401" in told or "error code 403" in told:
             message = (
-                f"there is no {what} in MLflow at {self._uri}: register it, or correct the spec"
+                f"MLflow at {self._uri} refuses to give {what} ({_short(error)}); check the "
+                "operator's MLflow credentials and their rights"
             )
+            return Failure(reason=Reason.REGISTRY_DENIED, message=message, permanent=True)
+        if code in _MISSING:
+            message = f"MLflow at {self._uri} has no {what}: register it, or correct the spec"
             return Failure(reason=missing, message=message, permanent=True)
         return self._unreachable(what, error)
 
     def _unreachable(self, what: str, error: Exception) -> Failure:
-        message = f"MLflow at {self._uri} did not give {what}: {_short(error)}; it is asked again"
+        message = f"MLflow at {self._uri} does not give {what} ({_short(error)}); it is asked again"
         return Failure(reason=Reason.REGISTRY_UNREACHABLE, message=message, permanent=False)
 
 
+def _registry_uri(tracking_uri: str) -> str:
+    """Give the address of the registry beside the tracking server: Databricks has it in Unity."""
+    if tracking_uri.startswith("databricks"):
+        return tracking_uri.replace("databricks", "databricks-uc", 1)
+    return tracking_uri
+
+
+def _artifacts(client: Any, tracking_uri: str, name: str, version: str) -> Any:
+    """Give the store that a version's files are in. Raises ModelRegistryError, MlflowException."""
+    from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 - slow
+        get_artifact_repository,
+    )
+
+    uris = {"tracking_uri": tracking_uri, "registry_uri": _registry_uri(tracking_uri)}
+    if tracking_uri.startswith("databricks"):
+        # Unity Catalog lends a short-lived credential for each version, by way of this address.
+        return get_artifact_repository(f"models:/{name}/{version}", **uris)
+    address = client.get_model_version_download_uri(name, version)
+    if address.startswith("models:/m-"):
+        address = client.get_logged_model(address.removeprefix("models:/")).artifact_location
+    if urlsplit(address).scheme in {"", "file"}:
+        # Whoever registers a model chooses this path: it would read our own files.
+        message = (
+            f"version {version} of model {name!r} is at {address}, a path on somebody's disk: run "
+            "the MLflow server with --artifacts-destination, so that it hands artifacts out"
+        )
+        raise ModelRegistryError(
+            Failure(reason=Reason.ARTIFACT_NOT_FOUND, message=message, permanent=True)
+        )
+    return get_artifact_repository(address, **uris)
+
+
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    text = _ADDRESSES.sub("", " ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= 300 else text[:299] + "…"

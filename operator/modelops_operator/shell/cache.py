@@ -1,17 +1,20 @@
 """What is known of the cluster: filled by watches and by the sweep, read by the workers.
 
-Watches may be late, repeat themselves or lose an event; so an older version of an object never
-replaces a newer one, and the sweep removes what is not there any more.
+Watches may be late, repeat themselves or lose an event. So an older version of an object never
+replaces a newer one, one that is known to be gone does not come back through an older list, and
+the sweep removes what is not there any more.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from modelops_operator.shell.queue import Key
 
 DEPLOYMENT_LABEL: Final = "modelops.dev/deployment"
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 Manifest = Mapping[str, Any]
-_DROPPED: Final = {"managedFields"}
+_NOTHING: Final[Mapping[Key, Manifest]] = MappingProxyType({})
 
 
 class Cache:
@@ -20,49 +23,109 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[str, dict[Key, Manifest]] = {}
         self._pods: dict[Key, set[Key]] = {}
+        self._gone: dict[tuple[str, Key], int] = {}
+        """Version at which an object went, until a whole sweep has passed."""
 
     def put(self, live: Manifest) -> bool:
         """Keep an object, without what nobody reads; False if it is not newer than the known."""
-        key = key_of(live)
-        known = self._objects.get(live["kind"], {}).get(key)
-        if known is not None and version_of(known) >= version_of(live):
+        kind, key, version = live["kind"], key_of(live), version_of(live)
+        known = self.get(kind, key)
+        if version <= self._gone.get((kind, key), 0):
             return False
-        metadata = {name: value for name, value in live["metadata"].items() if name not in _DROPPED}
-        self._objects.setdefault(live["kind"], {})[key] = {**live, "metadata": metadata}
+        if known is not None and version_of(known) >= version:
+            return False
+        self._objects.setdefault(kind, {})[key] = trimmed(live)
         owner = owner_of(live)
-        if live["kind"] == "Pod" and owner is not None:
+        if kind == "Pod" and owner is not None:
             self._pods.setdefault(owner, set()).add(key)
         return True
 
-    def drop(self, kind: str, key: Key) -> Manifest | None:
-        """Forget an object that is gone."""
-        live = self._objects.get(kind, {}).pop(key, None)
-        if live is not None and kind == "Pod" and (owner := owner_of(live)) is not None:
-            self._pods.get(owner, set()).discard(key)
-        return live
+    def drop(self, live: Manifest) -> bool:
+        """Forget an object that is gone; False if it was not known, or is there anew."""
+        kind, key, version = live["kind"], key_of(live), version_of(live)
+        known = self.get(kind, key)
+        if known is not None and version_of(known) > version:
+            return False
+        self._gone[kind, key] = version
+        if known is None:
+            return False
+        del self._objects[kind][key]
+        owner = owner_of(known)
+        if kind == "Pod" and owner is not None:
+            self._pods[owner].discard(key)
+            if not self._pods[owner]:
+                del self._pods[owner]
+        return True
 
     def get(self, kind: str, key: Key) -> Manifest | None:
         """Give an object, if it is known."""
-        return self._objects.get(kind, {}).get(key)
+        return self.all(kind).get(key)
 
     def all(self, kind: str) -> Mapping[Key, Manifest]:
-        """Give all objects of a kind."""
-        return self._objects.get(kind, {})
+        """Give all objects of a kind, as they are known at any moment."""
+        return self._objects.get(kind, _NOTHING)
+
+    def within(self, kind: str, namespace: str) -> Mapping[str, Manifest]:
+        """Give the objects of a kind in one namespace by name, as they are known at any moment."""
+        return _Namespace(self.all(kind), namespace)
 
     def pods_of(self, deployment: Key) -> Iterator[Manifest]:
         """Give the pods of a ModelDeployment, by name."""
-        pods = self._objects.get("Pod", {})
+        pods = self.all("Pod")
         for key in sorted(self._pods.get(deployment, ())):
             yield pods[key]
 
-    def prune(self, kind: str, present: Collection[Key], listed_at: int) -> list[Manifest]:
-        """Forget what a list did not show, unless it came after that list was made."""
+    def newest(self, kind: str) -> int:
+        """Give the newest version that is known of any object of a kind."""
+        return max(map(version_of, self.all(kind).values()), default=0)
+
+    def prune(self, kind: str, present: Collection[Key], listed_after: int) -> list[Manifest]:
+        """Forget what a list did not show, but for what may have come since it began."""
         gone = [
-            key
+            live
             for key, live in self.all(kind).items()
-            if key not in present and version_of(live) <= listed_at
+            if key not in present and version_of(live) <= listed_after
         ]
-        return [live for key in gone if (live := self.drop(kind, key)) is not None]
+        return [live for live in gone if self.drop(live)]
+
+    def departed(self) -> Mapping[tuple[str, Key], int]:
+        """Give what is remembered to be gone."""
+        return dict(self._gone)
+
+    def forget_departed(self, departed: Mapping[tuple[str, Key], int]) -> None:
+        """Forget what went before the last sweep: no list under way can bring it back."""
+        for place, version in departed.items():
+            if self._gone.get(place) == version:
+                del self._gone[place]
+
+
+class _Namespace(Mapping[str, Manifest]):
+    """A view: copies of what every pass might look at would take most of its time."""
+
+    def __init__(self, objects: Mapping[Key, Manifest], namespace: str) -> None:
+        self._objects = objects
+        self._namespace = namespace
+
+    def __getitem__(self, name: str) -> Manifest:
+        return self._objects[self._namespace, name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for namespace, name in self._objects if namespace == self._namespace)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def trimmed(live: Manifest) -> Manifest:
+    """Drop what nobody reads: most of the memory that objects take."""
+    metadata = {name: value for name, value in live["metadata"].items() if name != "managedFields"}
+    annotations = metadata.get("annotations", {})
+    if LAST_APPLIED in annotations:
+        metadata["annotations"] = {
+            name: value for name, value in annotations.items() if name != LAST_APPLIED
+        }
+    kept = {name: value for name, value in live.items() if (live["kind"], name) != ("Pod", "spec")}
+    return {**kept, "metadata": metadata}
 
 
 def key_of(live: Manifest) -> Key:
@@ -77,5 +140,8 @@ def owner_of(live: Manifest) -> Key | None:
 
 
 def version_of(live: Manifest) -> int:
-    """Give the resource version, which API servers count upwards (KEP-5504)."""
+    """Give the resource version: API servers count it upwards for all objects of a kind.
+
+    https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/5504-comparable-resource-version
+    """
     return int(live["metadata"]["resourceVersion"])

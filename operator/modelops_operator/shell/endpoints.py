@@ -1,29 +1,30 @@
 """/healthz and /readyz for the kubelet, /metrics for Prometheus."""
 
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 STUCK: Final = 300.0
-"""Seconds without progress, while there is work, after which a process is to be restarted."""
+"""Seconds that a key may wait or be worked on; after that the process is to be restarted."""
 
 
-async def serve(
-    *,
-    health_port: int,
-    metrics_port: int,
-    ready: Callable[[], bool],
-    busy_since: Callable[[], float],
-) -> list[web.AppRunner]:
-    """Open both ports. `busy_since`: monotonic time since which work waits without progress."""
+@asynccontextmanager
+async def endpoints(
+    *, health_port: int, metrics_port: int, ready: Callable[[], bool], waited: Callable[[], float]
+) -> AsyncIterator[None]:
+    """Serve both ports meanwhile.
+
+    `ready` tells whether the cluster is known, `waited` for how many seconds work has been waiting
+    or been under way. An answer at all proves that the event loop advances.
+    """
 
     async def healthz(_: web.Request) -> web.Response:
-        waited = time.monotonic() - busy_since()
-        if waited > STUCK:
-            return web.Response(status=503, text=f"no progress for {waited:.0f} s\n")
+        seconds = waited()
+        if seconds > STUCK:
+            return web.Response(status=503, text=f"no progress for {seconds:.0f} s\n")
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
@@ -34,16 +35,19 @@ async def serve(
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    routes = {
-        health_port: [web.get("/healthz", healthz), web.get("/readyz", readyz)],
-        metrics_port: [web.get("/metrics", metrics)],
-    }
-    runners = []
-    for port, paths in routes.items():
-        app = web.Application()
-        app.add_routes(paths)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, port=port).start()
-        runners.append(runner)
-    return runners
+    health = await _serve(health_port, [web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    figures = await _serve(metrics_port, [web.get("/metrics", metrics)])
+    try:
+        yield
+    finally:
+        await health.cleanup()
+        await figures.cleanup()
+
+
+async def _serve(port: int, routes: list[web.RouteDef]) -> web.AppRunner:
+    app = web.Application()
+    app.add_routes(routes)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    return runner

@@ -1,8 +1,8 @@
 """Carries out a plan: the only place where the operator writes to the cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter
@@ -17,14 +17,16 @@ from modelops_operator.adapters.kubernetes import (
 )
 from modelops_operator.api.conditions import timestamp
 from modelops_operator.api.facts import Failure
+from modelops_operator.core.children import Owner, is_ours
 from modelops_operator.core.state import ChildRef, Event, Manifest, Plan
 from modelops_operator.shell.cache import Cache
-from modelops_operator.shell.leader import Always, Leader
+from modelops_operator.shell.leader import Leadership
 from modelops_operator.shell.queue import TokenBucket
 
+COMPONENT: Final = "modelops-operator"
+
 _log = structlog.get_logger()
-_WRITES = Counter("modelops_writes_total", "Writes to the API server.", ["kind", "verb"])
-COMPONENT = "modelops-operator"
+_WRITES: Final = Counter("modelops_writes_total", "Writes to the API server.", ["kind", "verb"])
 
 
 class NotLeadingError(Exception):
@@ -35,26 +37,34 @@ class Executor:
     """Writes what a plan says, in its order, as long as we lead."""
 
     def __init__(
-        self, cluster: Cluster, cache: Cache, leader: Leader | Always, bucket: TokenBucket
+        self, cluster: Cluster, cache: Cache, leadership: Leadership, bucket: TokenBucket
     ) -> None:
         self._cluster = cluster
         self._cache = cache
-        self._leader = leader
+        self._leadership = leadership
         self._bucket = bucket
 
-    async def execute_writes(self, plan: Plan, namespace: str) -> dict[ChildRef, Failure]:
+    @property
+    def leading(self) -> bool:
+        """Whether anything may be written, now."""
+        return self._leadership.leading
+
+    async def write(self, plan: Plan, owner: Owner) -> dict[ChildRef, Failure]:
         """Create, apply and delete; give what the API server refused."""
         refused: dict[ChildRef, Failure] = {}
         if plan.image is not None:
-            await self._guarded(_ref(plan.image), self._create_image(plan.image), refused)
+            await _guarded(_ref(plan.image), self._create_image(plan.image), refused)
         for manifest in plan.apply:
-            await self._guarded(_ref(manifest), self._apply(manifest), refused)
+            await _guarded(_ref(manifest), self._apply(manifest), refused)
         for ref in plan.delete:
-            await self._guarded(ref, self._delete(ref, namespace), refused)
+            await _guarded(ref, self._delete(ref, owner), refused)
         return refused
 
     async def write_status(self, live: Manifest, status: Manifest) -> bool:
-        """Write the status if it differs; False if it is as it should be already."""
+        """Write the status if it differs; False if it is as it should be already.
+
+        Raises ApiError; 409 where the object was written to meanwhile.
+        """
         if (live.get("status") or {}) == status:
             return False
         await self._allowed("ModelDeployment", "status")
@@ -67,45 +77,54 @@ class Executor:
             await self._allowed("Event", "create")
             await self._cluster.create(EVENTS, live["metadata"]["namespace"], _event(live, event))
         except ApiError as error:
-            _log.warning("event not posted", error=error.message)
+            _log.warning("event not posted", reason=event.reason, error=error.message)
 
     async def delete_image(self, live: Manifest) -> None:
-        """Delete a ModelImage that nobody asks for, if it is still the one that was read."""
+        """Delete a ModelImage, if it is still the one that was read."""
         await self._allowed("ModelImage", "delete")
         await self._cluster.delete(MODEL_IMAGES, live)
 
-    async def _guarded(self, ref: ChildRef, write: Any, refused: dict[ChildRef, Failure]) -> None:
-        try:
-            await write
-        except ApiError as error:
-            _log.warning("write refused", kind=ref.kind, name=ref.name, error=error.message)
-            refused[ref] = error.failure(f"{ref.kind} {ref.name}")
-
     async def _create_image(self, manifest: Manifest) -> None:
         await self._allowed("ModelImage", "create")
+        namespace, name = (manifest["metadata"][key] for key in ("namespace", "name"))
         try:
-            namespace = manifest["metadata"]["namespace"]
             self._cache.put(await self._cluster.create(MODEL_IMAGES, namespace, manifest))
         except ApiError as error:
-            if error.status != 409:  # Another deployment asked for the same image.
+            if error.status != 409:
                 raise
+            # Another deployment asked for the same image, and no watch has told us yet.
+            live = await self._cluster.get(MODEL_IMAGES, namespace, name)
+            if live is not None:
+                self._cache.put(live)
 
     async def _apply(self, manifest: Manifest) -> None:
         await self._allowed(manifest["kind"], "apply")
+        metadata = manifest["metadata"]
+        known = self._cache.get(manifest["kind"], (metadata["namespace"], metadata["name"]))
+        if known is not None:
+            # Meanwhile it may have been replaced by somebody else's of the same name.
+            manifest = {**manifest, "metadata": {**metadata, "uid": known["metadata"]["uid"]}}
         self._cache.put(await self._cluster.apply(CHILDREN[manifest["kind"]], manifest))
 
-    async def _delete(self, ref: ChildRef, namespace: str) -> None:
+    async def _delete(self, ref: ChildRef, owner: Owner) -> None:
         await self._allowed(ref.kind, "delete")
         resource = CHILDREN[ref.kind]
-        live = await self._cluster.get(resource, namespace, ref.name)
-        if live is not None:
+        live = await self._cluster.get(resource, owner.namespace, ref.name)
+        if live is not None and is_ours(owner, live):
             await self._cluster.delete(resource, live)
 
     async def _allowed(self, kind: str, verb: str) -> None:
         await self._bucket.take()
-        if not self._leader.leading:
+        if not self.leading:
             raise NotLeadingError
         _WRITES.labels(kind, verb).inc()
+
+
+async def _guarded(ref: ChildRef, write: Awaitable[None], refused: dict[ChildRef, Failure]) -> None:
+    try:
+        await write
+    except ApiError as error:
+        refused[ref] = error.failure(f"{ref.kind} {ref.name}")
 
 
 def _ref(manifest: Manifest) -> ChildRef:
@@ -131,8 +150,9 @@ def _event(live: Manifest, event: Event) -> Mapping[str, Any]:
         },
         "type": event.type,
         "reason": event.reason,
-        "message": event.message[:1024],
+        "message": event.message,
         "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

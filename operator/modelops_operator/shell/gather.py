@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,93 +17,134 @@ _LOG_LINES: Final = 8
 _REVISION: Final = "modelops.dev/revision"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What the shell remembers of an object, and no watch shows."""
+
+    health: Health | None = None
+    """The last verdict."""
+    refused: Mapping[ChildRef, Failure]
+    """What the API server refused in the last pass."""
+
+
 class Gatherer:
     """Reads the cache, and asks the API server for what no watch shows."""
 
-    def __init__(self, cache: Cache, cluster: Cluster) -> None:
+    def __init__(self, cache: Cache, cluster: Cluster, *, images: str) -> None:
+        """`images` is the namespace of the ModelImages."""
         self._cache = cache
         self._cluster = cluster
-        self._tails: dict[tuple[str, int], str] = {}
-        """Last words by pod uid and number of restarts."""
+        self._images = images
+        self._tails: dict[Key, dict[tuple[str, int], str]] = {}
+        """Last words by deployment, pod uid and number of restarts."""
 
     async def observe(
-        self,
-        key: Key,
-        *,
-        models: Mapping[Role, ModelVersion | Failure],
-        health: Health | None,
-        failures: Mapping[ChildRef, Failure],
+        self, key: Key, models: Mapping[Role, ModelVersion | Failure], memory: Memory
     ) -> Observed:
         """Gather. Raises ApiError when the API server does not tell what is needed."""
-        children = await asyncio.gather(*(self._child(kind, key) for kind in CHILDREN))
-        pods = [await self._pod(live) for live in self._cache.pods_of(key)]
+        others = await self._others(key)
+        tails = await self._read_tails(key)
+        # From here on nothing else runs, so that all of it is from one moment.
+        known = {kind: self._cache.get(kind, key) or others.get(kind) for kind in CHILDREN}
         return Observed(
             models=models,
-            images={name: live for (_, name), live in self._cache.all("ModelImage").items()},
+            images=self._cache.within("ModelImage", self._images),
             children={
-                ChildRef(live["kind"], live["metadata"]["name"]): live for live in children if live
+                ChildRef(kind, key[1]): live for kind, live in known.items() if live is not None
             },
-            pods=tuple(pods),
-            health=health,
-            write_failures=failures,
+            pods=tuple(_pod(live, tails) for live in self._cache.pods_of(key)),
+            health=memory.health,
+            write_failures=memory.refused,
         )
 
-    def forget(self) -> None:
-        """Drop the last words of pods that are gone."""
-        living = {live["metadata"]["uid"] for live in self._cache.all("Pod").values()}
-        self._tails = {tail: text for tail, text in self._tails.items() if tail[0] in living}
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered of an object that is gone."""
+        self._tails.pop(key, None)
 
-    async def _child(self, kind: str, key: Key) -> Manifest | None:
-        """Give a child, or what stands in its place and is not ours: our watch shows only ours."""
-        known = self._cache.get(kind, key)
-        if known is not None:
-            return known
-        live = await self._cluster.get(CHILDREN[kind], *key)
-        return None if live is None else {"kind": kind, **live}
+    async def _others(self, key: Key) -> Mapping[str, Manifest]:
+        """Give what stands where a child is not known: watches show only what carries our label."""
+        missing = [kind for kind in CHILDREN if self._cache.get(kind, key) is None]
+        found = await asyncio.gather(*(self._cluster.get(CHILDREN[kind], *key) for kind in missing))
+        return {kind: live for kind, live in zip(missing, found, strict=True) if live is not None}
 
-    async def _pod(self, live: Manifest) -> Pod:
-        metadata, status = live["metadata"], live.get("status", {})
-        statuses = status.get("containerStatuses") or [{}]
-        container = next((one for one in statuses if one.get("name") == CONTAINER), statuses[0])
-        waiting = container.get("state", {}).get("waiting") or _unscheduled(status)
-        ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get(
-            "terminated", {}
-        )
-        restarts = container.get("restartCount", 0)
-        return Pod(
-            name=metadata["name"],
-            revision=metadata.get("labels", {}).get(_REVISION, ""),
-            ready=any(one["type"] == "Ready" and one["status"] == "True" for one in _of(status)),
-            phase=status.get("phase", "Unknown"),
-            created=datetime.fromisoformat(metadata["creationTimestamp"]),
-            deleting="deletionTimestamp" in metadata,
-            waiting=waiting.get("reason", ""),
-            message=waiting.get("message") or ended.get("message") or "",
-            restarts=restarts,
-            exit_code=ended.get("exitCode"),
-            terminated=ended.get("reason", ""),
-            log_tail=await self._tail(metadata, restarts) if ended and restarts else "",
-        )
+    async def _read_tails(self, key: Key) -> Mapping[tuple[str, int], str]:
+        """Give the last words of the crashed pods: read once for each restart."""
+        before, now = self._tails.get(key, {}), {}
+        for live in list(self._cache.pods_of(key)):
+            place = _instance(live)
+            if _crashed(live):
+                now[place] = before.get(place) or await self._tail(live)
+        if now:
+            self._tails[key] = now
+        else:
+            self._tails.pop(key, None)
+        return now
 
-    async def _tail(self, metadata: Mapping[str, Any], restarts: int) -> str:
-        """Give the last words of the container before the present one, read once a restart."""
-        place = (metadata["uid"], restarts)
-        if place not in self._tails:
-            try:
-                self._tails[place] = await self._cluster.log_tail(
-                    metadata["namespace"], metadata["name"], CONTAINER, _LOG_LINES
-                )
-            except ApiError as error:
-                return f"(its log cannot be read: {error.message})"
-        return self._tails[place]
+    async def _tail(self, live: Manifest) -> str:
+        metadata = live["metadata"]
+        # While it waits for its next start, the instance that crashed is the former one already.
+        previous = "terminated" not in _container(live).get("state", {})
+        try:
+            return await self._cluster.log_tail(
+                metadata["namespace"],
+                metadata["name"],
+                CONTAINER,
+                lines=_LOG_LINES,
+                previous=previous,
+            )
+        except ApiError as error:
+            return f"(its log cannot be read: {error.message})"
 
 
-def _of(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _pod(live: Manifest, tails: Mapping[tuple[str, int], str]) -> Pod:
+    metadata, status, container = live["metadata"], live.get("status", {}), _container(live)
+    waiting = container.get("state", {}).get("waiting") or _unscheduled(status)
+    ended = _ended(container)
+    return Pod(
+        name=metadata["name"],
+        revision=metadata.get("labels", {}).get(_REVISION, ""),
+        ready=_is_ready(status),
+        phase=status.get("phase", "Unknown"),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        deleting="deletionTimestamp" in metadata,
+        waiting=waiting.get("reason", ""),
+        message=waiting.get("message") or ended.get("message") or "",
+        restarts=container.get("restartCount", 0),
+        exit_code=ended.get("exitCode"),
+        terminated=ended.get("reason", ""),
+        log_tail=tails.get(_instance(live), ""),
+    )
+
+
+def _container(live: Manifest) -> Mapping[str, Any]:
+    statuses = live.get("status", {}).get("containerStatuses") or ()
+    return next((one for one in statuses if one.get("name") == CONTAINER), {})
+
+
+def _ended(container: Mapping[str, Any]) -> Mapping[str, Any]:
+    state, last = container.get("state", {}), container.get("lastState", {})
+    return state.get("terminated") or last.get("terminated") or {}
+
+
+def _instance(live: Manifest) -> tuple[str, int]:
+    return live["metadata"]["uid"], _container(live).get("restartCount", 0)
+
+
+def _crashed(live: Manifest) -> bool:
+    ended = _ended(_container(live))
+    return bool(ended) and not _is_ready(live.get("status", {}))
+
+
+def _is_ready(status: Mapping[str, Any]) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in _conditions(status))
+
+
+def _conditions(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from status.get("conditions") or ()
 
 
 def _unscheduled(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    for condition in _of(status):
+    for condition in _conditions(status):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return condition
     return {}

@@ -6,20 +6,41 @@ paused for longer than the lease finds, before its next write, that it does not 
 """
 
 import asyncio
+import os
+import secrets
+import socket
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
 from modelops_operator.adapters.kubernetes import LEASES, ApiError, Cluster
 
-LEASE_SECONDS: Final = 15
-RENEWAL_DEADLINE: Final = 10.0
+LEASE_SECONDS: Final = 10
+RENEWAL_DEADLINE: Final = 7.0
 """Seconds after the last renewal until we stop writing: less than the lease, for clocks drift."""
 RENEWAL_INTERVAL: Final = 2.0
+_PATIENCE: Final = 3.0
+"""Seconds for one attempt, so that there are some before the deadline."""
+_POD_VARIABLE: Final = "MODELOPS_POD"
 
 _log = structlog.get_logger()
+
+
+class Leadership(Protocol):
+    """Says who may write."""
+
+    @property
+    def leading(self) -> bool:
+        """Whether we may write, now."""
+
+    async def wait(self) -> None:
+        """Wait until we lead."""
+
+    async def run(self) -> None:
+        """Do what leading takes, for ever; let go of it when cancelled."""
 
 
 class Leader:
@@ -33,6 +54,7 @@ class Leader:
         self._renewed = float("-inf")
         self._gained = asyncio.Event()
         self._seen: tuple[str, float] = ("", float("-inf"))
+        """The Lease's version, and when we saw it first."""
 
     @property
     def leading(self) -> bool:
@@ -56,7 +78,7 @@ class Leader:
                     self._gained.set()
                 if led != self.leading:
                     led = self.leading
-                    _log.info("leads" if led else "follows", lease=self._lease)
+                    _log.info("leads" if led else "follows", lease=self._lease, me=self._identity)
                 await asyncio.sleep(RENEWAL_INTERVAL)
         finally:
             if self.leading:
@@ -65,21 +87,26 @@ class Leader:
 
     async def _attempt(self) -> bool:
         try:
-            live = await self._cluster.get(LEASES, self._namespace, self._lease)
-            if live is None:
-                lease = self._manifest({})
-                await self._cluster.create(LEASES, self._namespace, lease)
-                return True
-            if not self._available(live):
-                return False
-            await self._cluster.replace(LEASES, self._manifest(live))
+            async with asyncio.timeout(_PATIENCE):
+                return await self._take()
         except ApiError as error:
-            if error.status != 409:
+            if error.status != 409:  # Somebody was faster, which is how it should be.
                 _log.warning("lease not reachable", lease=self._lease, error=error.message)
+        except TimeoutError:
+            _log.warning("lease not reachable", lease=self._lease, error="no answer in time")
+        return False
+
+    async def _take(self) -> bool:
+        live = await self._cluster.get(LEASES, self._namespace, self._lease)
+        if live is None:
+            await self._cluster.create(LEASES, self._namespace, self._claim({}))
+            return True
+        if not self._available(live):
             return False
+        await self._cluster.replace(LEASES, self._claim(live))
         return True
 
-    def _available(self, live: dict[str, Any]) -> bool:
+    def _available(self, live: Mapping[str, Any]) -> bool:
         """Tell whether the lease is ours, free, or was not renewed for its whole length.
 
         That length is counted from when we saw the last renewal: other machines' clocks may be off.
@@ -87,41 +114,44 @@ class Leader:
         version = live["metadata"]["resourceVersion"]
         if version != self._seen[0]:
             self._seen = (version, time.monotonic())
-        holder = live.get("spec", {}).get("holderIdentity")
+        spec = live.get("spec", {})
+        holder = spec.get("holderIdentity")
         if not holder or holder == self._identity:
             return True
-        length = live["spec"].get("leaseDurationSeconds", LEASE_SECONDS)
-        return time.monotonic() > self._seen[1] + float(length)
+        length = float(spec.get("leaseDurationSeconds", LEASE_SECONDS))
+        return time.monotonic() > self._seen[1] + length
 
-    def _manifest(self, live: dict[str, Any], holder: str | None = None) -> dict[str, Any]:
-        spec = live.get("spec", {})
-        holder = self._identity if holder is None else holder
+    def _claim(self, live: Mapping[str, Any]) -> Mapping[str, Any]:
+        former = live.get("spec", {})
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        taken_over = spec.get("holderIdentity") != holder
+        taken_over = former.get("holderIdentity") != self._identity
         return {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
-            "metadata": live.get("metadata") or {"namespace": self._namespace, "name": self._lease},
+            "metadata": live.get("metadata", {"namespace": self._namespace, "name": self._lease}),
             "spec": {
-                "holderIdentity": holder,
+                "holderIdentity": self._identity,
                 "leaseDurationSeconds": LEASE_SECONDS,
-                "acquireTime": now if taken_over else spec.get("acquireTime", now),
+                "acquireTime": now if taken_over else former.get("acquireTime", now),
                 "renewTime": now,
-                "leaseTransitions": spec.get("leaseTransitions", 0) + taken_over,
+                "leaseTransitions": former.get("leaseTransitions", 0) + bool(live and taken_over),
             },
         }
 
     async def _release(self) -> None:
+        """Leave the lease free, so that nobody has to wait for its end."""
         try:
-            live = await self._cluster.get(LEASES, self._namespace, self._lease)
-            if live is not None and live["spec"].get("holderIdentity") == self._identity:
-                await self._cluster.replace(LEASES, self._manifest(live, holder=""))
-        except ApiError as error:
-            _log.warning("lease not released", lease=self._lease, error=error.message)
+            async with asyncio.timeout(_PATIENCE):
+                live = await self._cluster.get(LEASES, self._namespace, self._lease)
+                if live is not None and live["spec"].get("holderIdentity") == self._identity:
+                    freed = {**live, "spec": {**live["spec"], "holderIdentity": ""}}
+                    await self._cluster.replace(LEASES, freed)
+        except (ApiError, TimeoutError) as error:
+            _log.warning("lease not released", lease=self._lease, error=str(error))
 
 
 class Always:
-    """Stands in where leader election is off: there is one replica."""
+    """Leads where there is no election, because there is one replica."""
 
     leading = True
 
@@ -129,4 +159,10 @@ class Always:
         """Go on at once."""
 
     async def run(self) -> None:
-        """Nothing is to be renewed."""
+        """Have nothing to renew."""
+        await asyncio.Event().wait()
+
+
+def identity() -> str:
+    """Name this process: the pod where there is one, since its former process is dead for sure."""
+    return os.environ.get(_POD_VARIABLE) or f"{socket.gethostname()}-{secrets.token_hex(4)}"

@@ -1,8 +1,8 @@
-"""The operator's process."""
+"""`modelops-operator`: watches ModelDeployments and makes the cluster serve them."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
 
 from modelops_operator.adapters.kubernetes import (
     CHILDREN,
@@ -14,73 +14,106 @@ from modelops_operator.adapters.kubernetes import (
 from modelops_operator.adapters.mlflow import MlflowRegistry
 from modelops_operator.adapters.pod_logs import PodLogs
 from modelops_operator.api.config import OperatorConfig
-from modelops_operator.shell import endpoints, process
 from modelops_operator.shell.cache import Cache
-from modelops_operator.shell.controller import Controller
+from modelops_operator.shell.controller import Controller, Listener
+from modelops_operator.shell.endpoints import endpoints
 from modelops_operator.shell.execute import Executor
+from modelops_operator.shell.fleet import Fleet
+from modelops_operator.shell.follower import ModelFollower
 from modelops_operator.shell.gather import Gatherer
-from modelops_operator.shell.leader import Always, Leader
-from modelops_operator.shell.models import ModelFollower
+from modelops_operator.shell.leader import Always, Leader, Leadership, identity
 from modelops_operator.shell.monitoring import Monitor
+from modelops_operator.shell.process import Stop, after, run_process, run_until_stopped
 from modelops_operator.shell.queue import TokenBucket, WorkQueue
-from modelops_operator.shell.sweep import MANAGED, Sweeper
+from modelops_operator.shell.sweep import Kind, Sweeper
+from modelops_operator.shell.unwanted import UnwantedImages
+from modelops_operator.shell.watch import Watcher
 
-WRITES_PER_SECOND = 50.0
-WRITES_AT_ONCE = 100
+MANAGED: Final = "app.kubernetes.io/managed-by=modelops-operator"
+WRITES_PER_SECOND: Final = 100.0
+WRITES_AT_ONCE: Final = 200
 
 
 def main() -> None:
-    """Run `modelops-operator`."""
-    process.main(run)
+    """Run until told to stop."""
+    run_process(operate)
 
 
-async def run(config: OperatorConfig) -> None:
-    """Run until a signal."""
-    cluster, logs = await Cluster.connect(), await Cluster.connect()
-    registry = MlflowRegistry(config.mlflow.tracking_uri)
-    leader = _leader(cluster, config)
-    cache = Cache()
-    controller = Controller(
-        config=config,
-        cluster=cluster,
-        cache=cache,
-        queue=WorkQueue("modeldeployments"),
-        gatherer=Gatherer(cache, cluster),
-        executor=Executor(
-            cluster, cache, leader, TokenBucket(rate=WRITES_PER_SECOND, burst=WRITES_AT_ONCE)
-        ),
-        leader=leader,
-    )
-    controller.follower = ModelFollower(
-        registry, interval=config.mlflow.poll_interval, moved=controller.moved
-    )
-    source = PodLogs(logs.client)
-    sweeper = _sweeper(controller)
-    runners = await endpoints.serve(
-        health_port=config.operator.health_port,
-        metrics_port=config.operator.metrics_port,
-        ready=sweeper.synced.is_set,
-        busy_since=controller.busy_since,
-    )
-    try:
-        await process.until_first(
-            _watch(controller, sweeper),
-            sweeper.run(config.operator.sweep_interval, controller.delete_unwanted_images),
-            leader.run() if isinstance(leader, Leader) else asyncio.Event().wait(),
-            controller.follower.run(),
-            _after(sweeper, Monitor(controller, source, registry).run),
-            *(_after(sweeper, controller.work) for _ in range(config.operator.workers)),
+async def operate(config: OperatorConfig) -> None:
+    """Put the operator together and run it until SIGTERM."""
+    async with AsyncExitStack() as stack:
+        cluster, logs = await Cluster.connect(), await Cluster.connect()
+        stack.push_async_callback(cluster.close)
+        stack.push_async_callback(logs.close)
+        registry = MlflowRegistry(config.mlflow.tracking_uri)
+        stack.callback(registry.close)
+        source = PodLogs(logs.client)
+        stack.push_async_callback(source.close)
+
+        stop, cache, fleet, queue = Stop(), Cache(), Fleet(), WorkQueue("deployments")
+        listener = Listener(cache, fleet, queue)
+        leadership = _leadership(config, cluster)
+        executor = Executor(
+            cluster, cache, leadership, TokenBucket(rate=WRITES_PER_SECOND, burst=WRITES_AT_ONCE)
         )
-    finally:
-        await source.close()
-        await cluster.close()
-        await logs.close()
-        registry.close()
-        for runner in runners:
-            await runner.cleanup()
+        follower = ModelFollower(
+            registry,
+            interval=config.mlflow.poll_interval,
+            wanted=fleet.followed,
+            moved=listener.moved,
+        )
+        controller = Controller(
+            config=config,
+            cluster=cluster,
+            cache=cache,
+            queue=queue,
+            fleet=fleet,
+            follower=follower,
+            gatherer=Gatherer(cache, cluster, images=config.operator.namespace),
+            executor=executor,
+            leadership=leadership,
+        )
+        kinds, images = _kinds(config)
+        sweeper = Sweeper(cluster, cache, [*kinds, images], listener.changed)
+        watcher = Watcher(cache, kinds, listener.changed, stop)
+        image_watcher = Watcher(cache, [images], listener.changed, stop)
+        unwanted = UnwantedImages(config, cluster, cache, follower, executor)
+        monitor = Monitor(controller, source, registry)
+
+        await stack.enter_async_context(
+            endpoints(
+                health_port=config.operator.health_port,
+                metrics_port=config.operator.metrics_port,
+                ready=sweeper.synced.is_set,
+                waited=lambda: queue.waited() if leadership.leading else 0.0,
+            )
+        )
+        await run_until_stopped(
+            stop,
+            {
+                **{
+                    f"worker {number}": after(sweeper.synced, controller.work)
+                    for number in range(config.operator.workers)
+                },
+                "monitoring": after(sweeper.synced, monitor.run),
+                "registry": after(sweeper.synced, follower.run),
+                "watches": after(sweeper.synced, watcher.run),
+                "watch of images": after(sweeper.synced, image_watcher.run),
+                "sweeps": sweeper.run(config.operator.sweep_interval, unwanted.delete),
+                "leader election": leadership.run(),
+            },
+        )
 
 
-def _leader(cluster: Cluster, config: OperatorConfig) -> Leader | Always:
+def _kinds(config: OperatorConfig) -> tuple[Sequence[Kind], Kind]:
+    """Give what is watched where the models are served, and the images in our own namespace."""
+    namespaces = config.operator.namespaces or (None,)
+    children = [Kind(resource, namespaces, MANAGED) for resource in (*CHILDREN.values(), PODS)]
+    images = Kind(MODEL_IMAGES, (config.operator.namespace,))
+    return (Kind(MODEL_DEPLOYMENTS, namespaces), *children), images
+
+
+def _leadership(config: OperatorConfig, cluster: Cluster) -> Leadership:
     election = config.operator.leader_election
     if not election.enabled:
         return Always()
@@ -88,41 +121,8 @@ def _leader(cluster: Cluster, config: OperatorConfig) -> Leader | Always:
         cluster,
         namespace=config.operator.namespace,
         lease=election.lease_name,
-        identity=process.identity(),
+        identity=identity(),
     )
-
-
-def _sweeper(controller: Controller) -> Sweeper:
-    served = controller.config.operator.namespaces or (None,)
-    own = (controller.config.operator.namespace,)
-    kinds = [
-        (MODEL_IMAGES, own, ""),
-        (PODS, served, MANAGED),
-        *((resource, served, MANAGED) for resource in CHILDREN.values()),
-        # Last: when they are looked at, all that belongs to them is known.
-        (MODEL_DEPLOYMENTS, served, ""),
-    ]
-    return Sweeper(controller.cluster, controller.cache, kinds, controller.changed)
-
-
-async def _watch(controller: Controller, sweeper: Sweeper) -> None:
-    """Watch with kopf, once the first sweep proved that all kinds are served."""
-    await sweeper.synced.wait()
-    kinds = [
-        (MODEL_DEPLOYMENTS, False),
-        (MODEL_IMAGES, False),
-        (PODS, True),
-        *((resource, True) for resource in CHILDREN.values()),
-    ]
-    registry = process.watches(controller.cache, kinds, controller.changed)
-    namespaces = controller.config.operator.namespaces
-    own = controller.config.operator.namespace
-    await process.kopf_operator(registry, sorted({*namespaces, own}) if namespaces else ())
-
-
-async def _after(sweeper: Sweeper, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    await sweeper.synced.wait()
-    await loop()
 
 
 if __name__ == "__main__":

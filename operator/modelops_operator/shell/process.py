@@ -1,117 +1,91 @@
-"""What the operator's and the builder's processes have in common: logs, watches, an end."""
+"""What a process of ours does whatever its task: logs, signals, a clean end."""
 
 import asyncio
 import logging
-import os
-import socket
+import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
-import kopf
 import structlog
 
-from modelops_operator.adapters.kubernetes import Resource
 from modelops_operator.api.config import ConfigError, OperatorConfig, configured_path, load
-from modelops_operator.shell.cache import Cache, Manifest
 
 _log = structlog.get_logger()
 
 
-def main(run: Callable[[OperatorConfig], Coroutine[Any, Any, None]]) -> None:
-    """Read the configuration and run until a signal; exit 2 if the configuration is unusable."""
-    _configure_logs()
+def log_as_json() -> None:
+    """Write one JSON object a line to standard output, other libraries' warnings included."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer(ensure_ascii=False)],
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processor=structlog.processors.JSONRenderer(ensure_ascii=False),
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def run_process(run: Callable[[OperatorConfig], Coroutine[Any, Any, None]]) -> None:
+    """Read the configuration and run; without a usable one, say why and exit 1."""
+    log_as_json()
     try:
         config = load(configured_path())
     except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+        sys.exit(str(error))
     asyncio.run(run(config))
 
 
-def identity() -> str:
-    """Name this process among its replicas."""
-    return f"{os.environ.get('HOSTNAME') or socket.gethostname()}-{os.getpid()}"
+class Stop:
+    """The wish, told by a signal, that the process end."""
+
+    def __init__(self) -> None:
+        self._told = asyncio.Event()
+
+    def listen(self) -> None:
+        """Take SIGTERM and SIGINT; again where somebody else took them."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._tell, number.name)
+
+    async def wait(self) -> None:
+        """Wait for the signal."""
+        await self._told.wait()
+
+    def _tell(self, name: str) -> None:
+        _log.info("stops", signal=name)
+        self._told.set()
 
 
-def watches(
-    cache: Cache,
-    kinds: Sequence[tuple[Resource, bool]],
-    changed: Callable[[Manifest], None],
-) -> kopf.OperatorRegistry:
-    """Make kopf fill the cache and tell what changed; True: only children of ours."""
-    registry = kopf.OperatorRegistry()
-    for resource, managed in kinds:
-        _watch(registry, resource, cache, changed, managed=managed)
-    return registry
+async def run_until_stopped(stop: Stop, tasks: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Run the named tasks until told to stop; then end them one after the other.
 
-
-def _watch(
-    registry: kopf.OperatorRegistry,
-    resource: Resource,
-    cache: Cache,
-    changed: Callable[[Manifest], None],
-    *,
-    managed: bool,
-) -> None:
-    labels = {"app.kubernetes.io/managed-by": "modelops-operator"} if managed else None
-    group, _, version = resource.api_version.rpartition("/")
-
-    @kopf.on.event(group, version, resource.plural, labels=labels, registry=registry)
-    async def heard(event: Any, **_: Any) -> None:
-        live = {"apiVersion": resource.api_version, **event["object"], "kind": resource.kind}
-        if event["type"] == "DELETED":
-            key = (live["metadata"]["namespace"], live["metadata"]["name"])
-            cache.drop(resource.kind, key)
-            changed(live)
-        elif cache.put(live):
-            changed(live)
-
-
-def kopf_operator(
-    registry: kopf.OperatorRegistry, namespaces: Sequence[str]
-) -> Coroutine[Any, Any, None]:
-    """Give kopf's main loop; it ends with the process' SIGTERM or SIGINT."""
-    settings = kopf.OperatorSettings()
-    settings.posting.enabled = False
-    settings.scanning.disabled = True
-    # A watch that says nothing for this long is opened anew: connections die in silence.
-    settings.watching.server_timeout = 240
-    settings.watching.client_timeout = 300
-    return kopf.operator(
-        registry=registry,
-        settings=settings,
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=tuple(namespaces),
-    )
-
-
-async def until_first(*loops: Coroutine[Any, Any, Any]) -> None:
-    """Run loops side by side until one ends or fails; then end the others.
-
-    Raises what made the first one fail.
+    Raises what ended a task that was to run for ever.
     """
-    tasks = [asyncio.create_task(loop) for loop in loops]
+    stop.listen()
+    running = {asyncio.create_task(task, name=name): name for name, task in tasks.items()}
+    stopped = asyncio.create_task(stop.wait())
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
+        for task in (stopped, *running):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
+            await asyncio.gather(task, return_exceptions=True)
+    for task in done - {stopped}:
         task.result()
+        raise RuntimeError(f"the task {running[task]} ended, which it never should")
 
 
-def _configure_logs() -> None:
-    level = os.environ.get("MODELOPS_LOG_LEVEL", "INFO").upper()
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-    )
+async def after(event: asyncio.Event, run: Callable[[], Awaitable[None]]) -> None:
+    """Begin after an event: decisions made before the cluster is known would be wrong ones."""
+    await event.wait()
+    await run()

@@ -8,7 +8,6 @@ Everything runs in one event loop, so that nothing needs a lock.
 import asyncio
 import random
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -21,9 +20,12 @@ FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 300.0
 """Seconds until a key that failed comes back: doubled each time, up to the longest."""
 
-_DEPTH = Gauge("modelops_queue_depth", "Keys that wait.", ["queue", "lane"])
-_WAIT = Histogram("modelops_queue_wait_seconds", "How long keys waited.", ["queue"])
-_RETRIES = Counter("modelops_queue_retries_total", "Keys put back after a failure.", ["queue"])
+_DEPTH: Final = Gauge("modelops_queue_depth", "Keys that wait.", ["queue", "lane"])
+_WAIT: Final = Histogram("modelops_queue_wait_seconds", "How long keys waited.", ["queue"])
+_WORK: Final = Histogram("modelops_work_seconds", "How long a key was worked on.", ["queue"])
+_RETRIES: Final = Counter(
+    "modelops_queue_retries_total", "Keys put back after a failure.", ["queue"]
+)
 
 
 class Lane(IntEnum):
@@ -33,18 +35,14 @@ class Lane(IntEnum):
     REFRESH = 1
 
 
-@dataclass(slots=True)
-class _Waiting:
-    since: float
-
-
 class WorkQueue:
     """Keys to be worked on."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lanes: dict[Lane, OrderedDict[Key, _Waiting]] = {lane: OrderedDict() for lane in Lane}
-        self._active: set[Key] = set()
+        self._lanes: dict[Lane, OrderedDict[Key, float]] = {lane: OrderedDict() for lane in Lane}
+        """Keys that wait, and since when."""
+        self._active: dict[Key, float] = {}
         self._again: dict[Key, Lane] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
@@ -57,9 +55,8 @@ class WorkQueue:
             return
         if any(key in self._lanes[faster] for faster in Lane if faster <= lane):
             return
-        waiting = self._lanes[Lane.REFRESH].pop(key, None)
-        now = asyncio.get_running_loop().time()
-        self._lanes[lane][key] = waiting or _Waiting(since=now)
+        since = self._lanes[Lane.REFRESH].pop(key, None)
+        self._lanes[lane][key] = _now() if since is None else since
         self._measure()
         self._filled.set()
 
@@ -78,34 +75,36 @@ class WorkQueue:
         while True:
             for lane in self._lanes.values():
                 if lane:
-                    key, waiting = lane.popitem(last=False)
-                    self._active.add(key)
-                    now = asyncio.get_running_loop().time()
-                    _WAIT.labels(self._name).observe(now - waiting.since)
+                    key, since = lane.popitem(last=False)
+                    self._active[key] = _now()
+                    _WAIT.labels(self._name).observe(self._active[key] - since)
                     self._measure()
                     return key
+            # Between this check and the wait nothing else runs, so no key can be overlooked.
             self._filled.clear()
             await self._filled.wait()
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing waits and nothing is worked on."""
-        return not self._active and not any(self._lanes.values())
 
     def done(self, key: Key) -> None:
         """Give a key back that went well."""
         self._failures.pop(key, None)
-        self._release(key)
+        again = self._release(key)
+        if again is not None:
+            self.add(key, again)
 
     def retry(self, key: Key) -> float:
-        """Give a key back that failed; it comes again after the seconds that are returned."""
+        """Give a key back that failed; it comes again after the seconds that are returned.
+
+        An edit meanwhile may have mended it, so that it comes again at once. What else was heard
+        may well be the echo of our own failed attempt, and waits.
+        """
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        ceiling = min(FIRST_DELAY * 2**count, LONGEST_DELAY)
+        ceiling = min(FIRST_DELAY * 2.0 ** min(count, 32), LONGEST_DELAY)
         # Half of it at random: keys that failed together shall not come back together.
-        delay: float = ceiling * (0.5 + random.random() / 2)  # noqa: S311 - jitter is no secret
+        delay = ceiling * (0.5 + random.random() / 2)  # noqa: S311 - jitter is no secret
         _RETRIES.labels(self._name).inc()
-        self._release(key)
+        if self._release(key) is Lane.EDIT:
+            self.add(key, Lane.EDIT)
         self.add_later(key, delay)
         return delay
 
@@ -116,15 +115,22 @@ class WorkQueue:
         if timer is not None:
             timer.cancel()
 
+    def waited(self) -> float:
+        """Tell for how many seconds the oldest key has been waiting or been worked on; or 0."""
+        heads = [next(iter(lane.values())) for lane in self._lanes.values() if lane]
+        return _now() - min([*heads, *self._active.values()], default=_now())
+
+    def worked(self) -> float:
+        """Tell for how many seconds the oldest key has been worked on; or 0."""
+        return _now() - min(self._active.values(), default=_now())
+
     def _elapsed(self, key: Key) -> None:
         self._timers.pop(key, None)
         self.add(key, Lane.REFRESH)
 
-    def _release(self, key: Key) -> None:
-        self._active.discard(key)
-        again = self._again.pop(key, None)
-        if again is not None:
-            self.add(key, again)
+    def _release(self, key: Key) -> Lane | None:
+        _WORK.labels(self._name).observe(_now() - self._active.pop(key))
+        return self._again.pop(key, None)
 
     def _measure(self) -> None:
         for lane, keys in self._lanes.items():
@@ -142,9 +148,14 @@ class TokenBucket:
 
     async def take(self) -> None:
         """Wait until a write is allowed."""
-        loop = asyncio.get_running_loop()
-        elapsed = loop.time() - (loop.time() if self._updated is None else self._updated)
-        self._updated = loop.time()
+        now = _now()
+        elapsed = 0.0 if self._updated is None else now - self._updated
+        self._updated = now
+        # Below zero are the writes that wait already: each new one waits for those, too.
         self._tokens = min(self._burst, self._tokens + elapsed * self._rate) - 1
         if self._tokens < 0:
             await asyncio.sleep(-self._tokens / self._rate)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -2,20 +2,35 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import structlog
+from prometheus_client import Counter
 
 from modelops_operator.adapters.kubernetes import ApiError, Cluster, Resource
-from modelops_operator.shell.cache import Cache, Manifest, key_of, version_of
+from modelops_operator.shell.cache import Cache, Manifest, key_of
+from modelops_operator.shell.queue import Key
 
-MANAGED: Final = "app.kubernetes.io/managed-by=modelops-operator"
-YOUNG: Final = timedelta(minutes=2)
-"""A ModelImage younger than this is not judged: who asked for it may not be seen yet."""
-_PAUSE_AFTER_FAILURE: Final = 5.0
+_SOON: Final = 5.0
 
 _log = structlog.get_logger()
+_SWEEPS: Final = Counter("modelops_sweeps_total", "Listings of everything.", ["outcome"])
+_REPAIRS: Final = Counter(
+    "modelops_sweep_repairs_total", "Objects that no watch had told of.", ["kind"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is kept of a kind."""
+
+    resource: Resource
+    namespaces: Sequence[str | None]
+    """None: all of them."""
+    labels: str = ""
+    """Selector of the objects that concern us."""
 
 
 class Sweeper:
@@ -25,44 +40,54 @@ class Sweeper:
         self,
         cluster: Cluster,
         cache: Cache,
-        kinds: Sequence[tuple[Resource, Sequence[str | None], str]],
+        kinds: Sequence[Kind],
         changed: Callable[[Manifest], None],
     ) -> None:
-        """`kinds`: what to list, in which namespaces (None: all), by which labels."""
+        """Take what to list; `changed` is told of every object that is not as it was known."""
         self._cluster = cluster
         self._cache = cache
         self._kinds = kinds
         self._changed = changed
         self.synced = asyncio.Event()
+        """Everything was listed once."""
 
     async def run(self, interval: timedelta, afterwards: Callable[[], Awaitable[None]]) -> None:
         """Sweep for ever; what fails is tried again soon."""
         while True:
+            first = not self.synced.is_set()
             try:
                 await self.sweep()
                 self.synced.set()
                 await afterwards()
             except ApiError as error:
+                _SWEEPS.labels("failed").inc()
                 _log.warning("sweep failed", error=error.message)
-                await asyncio.sleep(_PAUSE_AFTER_FAILURE)
+                await asyncio.sleep(_SOON)
             else:
-                await asyncio.sleep(interval.total_seconds())
+                _SWEEPS.labels("done").inc()
+                # The watches began after the first one: neither saw what went in between.
+                await asyncio.sleep(_SOON if first else interval.total_seconds())
 
     async def sweep(self) -> None:
         """List all kinds, keep what is newer, drop what is gone. Raises ApiError."""
-        for resource, namespaces, labels in self._kinds:
-            present = set()
-            before = max(map(version_of, self._cache.all(resource.kind).values()), default=0)
-            for namespace in namespaces:
-                async for live in self._cluster.list(resource, namespace, labels):
-                    present.add(key_of(live))
-                    if self._cache.put(live):
-                        self._changed(live)
-            for gone in self._cache.prune(resource.kind, present, before):
-                self._changed(gone)
+        departed = self._cache.departed()
+        for kind in self._kinds:
+            await self._sweep(kind)
+        self._cache.forget_departed(departed)
 
+    async def _sweep(self, kind: Kind) -> None:
+        name = kind.resource.kind
+        begun = self._cache.newest(name)
+        present: set[Key] = set()
+        for namespace in kind.namespaces:
+            async for live in self._cluster.list(kind.resource, namespace, kind.labels):
+                present.add(key_of(live))
+                if self._cache.put(live):
+                    self._repaired(live)
+        for gone in self._cache.prune(name, present, begun):
+            self._repaired(gone)
 
-def is_young(live: Manifest) -> bool:
-    """Tell whether an object was created only just now."""
-    created = datetime.fromisoformat(live["metadata"]["creationTimestamp"])
-    return datetime.now(UTC) - created < YOUNG
+    def _repaired(self, live: Manifest) -> None:
+        if self.synced.is_set():
+            _REPAIRS.labels(live["kind"]).inc()
+        self._changed(live)

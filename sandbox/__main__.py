@@ -1,11 +1,11 @@
-"""The command line: `python -m sandbox {up,down,status,build,push-base}`."""
+"""The command line: `python -m sandbox {up,down,status,build,path,push-base}`."""
 
 import argparse
 import json
 import sys
 import time
 
-from sandbox import base_image, platform
+from sandbox import base_image, platform, toolchain
 from sandbox.places import SandboxError
 
 
@@ -19,8 +19,9 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     if answer is not None:
-        print(json.dumps(answer, indent=2))
-    sys.stderr.write(f"  {options.command} took {time.monotonic() - started:.1f} s\n")
+        print(answer if isinstance(answer, str) else json.dumps(answer, indent=2))
+    if options.command not in {"status", "path"}:
+        sys.stderr.write(f"  {options.command} took {time.monotonic() - started:.1f} s\n")
     return 0
 
 
@@ -37,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
     build = commands.add_parser("build", help="build and fetch all programs, start nothing")
     build.set_defaults(run=lambda _: platform.build())
+    path = commands.add_parser("path", help="print the folders of the programs, for PATH")
+    path.set_defaults(run=lambda _: toolchain.folders())
     push = commands.add_parser("push-base", help="push the Python base image to any registry")
     push.add_argument("registry", help="host:port")
     push.add_argument("--insecure", action="store_true", help="speak plain http")

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from modelops_operator.adapters.oci import Blob, Registry
 from modelops_operator.builder.image import Image, Repository, publish
 from modelops_operator.builder.layers import Layer
 
-from sandbox.places import cache_folder, locked
+from sandbox.places import cache_folder, scratch
 from sandbox.programs import run
 
 PYTHON: Final = "3.11"
@@ -89,9 +88,10 @@ def layer_file() -> Path:
         SandboxError: mmdebstrap failed.
     """
     target = cache_folder() / "base" / f"python{PYTHON}-{_RECIPE[:16]}.tar.gz"
-    with locked(cache_folder() / "base" / "base.lock"):
-        if not target.exists():
-            _make(target)
+    if not target.exists():
+        with scratch(target.parent, "base") as draft:
+            if not target.exists():
+                _make(target, draft)
     return target
 
 
@@ -142,21 +142,20 @@ async def _push(
     return f"{registry}/{path}@{digest}"
 
 
-def _make(target: Path) -> None:
+def _make(target: Path, draft: Path) -> None:
     started = time.monotonic()
     sys.stderr.write("  making the Python base image (once for this machine) ...\n")
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        root = Path(scratch) / "root"
-        _extract(root)
-        _tidy(root)
-        _compile(root)
-        packed = Path(scratch) / "layer.tar.gz"
-        with packed.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as output:
-            _pack(root, output)
-        with gzip.open(packed) as plain:
-            diff_id = f"sha256:{hashlib.file_digest(plain, 'sha256').hexdigest()}"
-        target.with_suffix(".digests").write_text(f"{_sha256(packed)} {diff_id}")
-        packed.rename(target)
+    root = draft / "root"
+    _extract(root)
+    _tidy(root)
+    _compile(root)
+    packed = draft / "layer.tar.gz"
+    with packed.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as output:
+        _pack(root, output)
+    with gzip.open(packed) as plain:
+        diff_id = f"sha256:{hashlib.file_digest(plain, 'sha256').hexdigest()}"
+    target.with_suffix(".digests").write_text(f"{_sha256(packed)} {diff_id}")
+    packed.rename(target)
     size = target.stat().st_size / 1e6
     sys.stderr.write(f"  made it in {time.monotonic() - started:.0f} s: {size:.0f} MB\n")
 

@@ -187,7 +187,11 @@ def command(places: Places, component: Component) -> list[str]:
 
 def environment(component: Component) -> dict[str, str]:
     """Give the environment of a component: the machine's, our programs first in PATH."""
-    return {**os.environ, "PATH": toolchain.search_path(), **component.environment}
+    return {
+        **os.environ,
+        "PATH": f"{toolchain.folders()}{os.pathsep}{os.environ['PATH']}",
+        **component.environment,
+    }
 
 
 def write_configuration(places: Places) -> None:

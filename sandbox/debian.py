@@ -3,13 +3,12 @@
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
-from sandbox.places import SandboxError, cache_folder, locked
+from sandbox.places import SandboxError, cache_folder, scratch
+from sandbox.programs import run
 
 PACKAGES: Final = {
     "gcc": ("gcc", "libc6-dev"),
@@ -78,32 +77,27 @@ def prepare() -> None:
 
 def registry_program() -> Path:
     """Give the program of Debian's docker-registry, unpacked without starting its service."""
-    program = cache_folder() / "bin" / "docker-registry" / "usr" / "bin" / "docker-registry"
-    with locked(cache_folder() / "bin" / "docker-registry.lock"):
-        if not program.exists():
-            with tempfile.TemporaryDirectory(dir=cache_folder() / "bin") as scratch:
-                _fetch_package("docker-registry", Path(scratch))
-                package = next(Path(scratch).glob("*.deb"))
-                tree = Path(scratch) / "tree"
-                subprocess.run(["dpkg-deb", "-x", str(package), str(tree)], check=True)
-                tree.rename(cache_folder() / "bin" / "docker-registry")
-    return program
+    folder = cache_folder() / "bin" / "docker-registry"
+    if not folder.exists():
+        with scratch(folder.parent, folder.name) as draft:
+            if not folder.exists():
+                _fetch_package(folder.name, draft)
+                tree = draft / "tree"
+                run("unpacking", "dpkg-deb", "-x", str(next(draft.glob("*.deb"))), str(tree))
+                tree.rename(folder)
+    return folder / "usr" / "bin" / "docker-registry"
 
 
 def _fetch_package(name: str, folder: Path) -> None:
-    command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", name]
-    if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
+    command = ("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", name)
+    sys.stderr.write(f"  fetching the Debian package {name}, to run it without installing it\n")
+    try:
+        run(f"fetching {name}", *command, folder=folder)
+    except SandboxError:
         _apt("update", "-q")
-        subprocess.run(command, cwd=folder, stdout=sys.stderr, check=True)
+        run(f"fetching {name}", *command, folder=folder)
 
 
 def _apt(*arguments: str) -> None:
-    outcome = subprocess.run(
-        ["apt-get", *arguments],
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if outcome.returncode:
-        raise SandboxError(f"apt-get {arguments[0]} failed:\n{outcome.stderr.strip()}")
+    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    run(f"apt-get {arguments[0]}", "apt-get", *arguments, environment=environment)

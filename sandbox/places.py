@@ -159,6 +159,19 @@ def locked(path: Path) -> Iterator[None]:
                 return
 
 
+@contextmanager
+def scratch(folder: Path, name: str) -> Iterator[Path]:
+    """Give a new folder in `folder`, for one at a time, without what a killed maker left there."""
+    with locked(folder / f"{name}.lock"):
+        draft = folder / f"{name}.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        try:
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
 def check_name(name: str) -> None:
     """Raise SandboxError if the name is not usable."""
     if not NAME.fullmatch(name):

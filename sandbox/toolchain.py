@@ -2,16 +2,14 @@
 
 import hashlib
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sandbox.places import SandboxError, cache_folder, locked
+from sandbox.places import SandboxError, cache_folder, scratch
+from sandbox.programs import run
 
 MODULES: Final = Path(__file__).parent / "go"
 KUBERNETES: Final = "v1.36.3"
@@ -92,9 +90,10 @@ def binaries(module: Module) -> Path:
     """
     folder = folder_of(module)
     if not folder.exists():
-        with locked(cache_folder() / "bin" / f"{module.name}.lock"):
+        with scratch(folder.parent, module.name) as draft:
             if not folder.exists():
-                _build(module, folder)
+                _build(module, draft)
+                draft.rename(folder)
     return folder
 
 
@@ -104,9 +103,9 @@ def path(program: str) -> Path:
     return folder_of(module) / program
 
 
-def search_path() -> str:
-    """Give a PATH with all programs before the machine's own."""
-    return os.pathsep.join([*(str(folder_of(module)) for module in ALL), os.environ["PATH"]])
+def folders() -> str:
+    """Give the folders of all programs, joined as in PATH."""
+    return os.pathsep.join(str(folder_of(module)) for module in ALL)
 
 
 def go() -> Path:
@@ -122,34 +121,22 @@ def go() -> Path:
 def _build(module: Module, folder: Path) -> None:
     started = time.monotonic()
     sys.stderr.write(f"  building {module.name} (once for this machine) ...\n")
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        target = Path(scratch) / "out"
-        target.mkdir()
-        environment = {
-            **os.environ,
+    linker = f"-s -w {module.flags}".strip()
+    run(
+        f"building the Go module {module.name}",
+        *(str(go()), "build", "-trimpath", "-buildvcs=false", "-tags", module.tags),
+        *("-ldflags", linker, "-o", f"{folder}/", module.packages),
+        folder=module.folder,
+        environment={
             "GOTOOLCHAIN": "local",
             "GOFLAGS": "-mod=readonly",
             "CGO_ENABLED": "1" if module.cgo else "0",
-        }
-        command = [str(go()), "build", "-trimpath", "-buildvcs=false", "-tags", module.tags]
-        command += ["-ldflags", f"-s -w {module.flags}".strip(), "-o", f"{target}/"]
-        outcome = subprocess.run(
-            [*command, module.packages],
-            cwd=module.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if outcome.returncode:
-            tail = "\n".join(outcome.stderr.splitlines()[-15:])
-            raise SandboxError(f"building the Go module {module.name} failed:\n{tail}")
-        for old, new in module.rename:
-            if (target / old).exists():
-                (target / old).rename(target / new)
-        missing = [name for name in module.programs if not (target / name).exists()]
-        if missing:
-            raise SandboxError(f"the Go module {module.name} did not give {', '.join(missing)}")
-        target.rename(folder)
-        shutil.copystat(folder.parent, folder)
+        },
+    )
+    for old, new in module.rename:
+        if (folder / old).exists():
+            (folder / old).rename(folder / new)
+    missing = [name for name in module.programs if not (folder / name).exists()]
+    if missing:
+        raise SandboxError(f"the Go module {module.name} did not give {', '.join(missing)}")
     sys.stderr.write(f"  built {module.name} in {time.monotonic() - started:.0f} s\n")

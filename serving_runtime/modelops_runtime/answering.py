@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,21 @@ class Answerer:
         }
         """What answers, as each answer tells it."""
         self._model = orjson.Fragment(orjson.dumps(self.model))
+
+    def metadata(self) -> bytes:
+        """Write what is served, for people and for `GET /metadata`."""
+        models = self._models
+        inputs = orjson.loads(models.schema.to_json())["inputs"]
+        return orjson.dumps(
+            {
+                "model": self.model,
+                "models": models.names,
+                "runtime": version("modelops-runtime"),
+                "rejected": models.rejected,
+                "inputs": inputs,
+                "output": {"name": models.schema.output.name, "kind": models.schema.output.kind},
+            }
+        )
 
     def answer(self, rows: Rows) -> Answered:
         """Answer records. Raises InvalidRows for rows that do not fit the schema."""

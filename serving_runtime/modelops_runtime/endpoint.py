@@ -25,8 +25,12 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 PATH: Final = "/predict"
+METADATA_PATH: Final = "/metadata"
 LARGEST_BODY: Final = 32 * 2**20
 """Bytes. About 100,000 records of thirty fields."""
+_LARGEST_READ: Final = 8 * LARGEST_BODY
+"""Bytes that are read and thrown away, so that the client gets to read the refusal."""
+_ROWS: Final = {"rows"}
 _LONG: Final = 100_000
 """Bytes from which on a body is answered in a thread, so that shorter ones need not wait."""
 _JSON: Final = b"application/json"
@@ -45,10 +49,14 @@ class Desk:
         self.recorder: Recorder | None = None
         self.names: tuple[str, ...] = ()
         """The inputs' names, for refusals."""
+        self.metadata = b"{}"
+        """What `GET /metadata` answers."""
+        self.closing = False
+        """The pod is to end: clients are told to take their next request elsewhere."""
 
 
 class PredictMiddleware:
-    """Answers `POST /predict`."""
+    """Answers `POST /predict`, and `GET /metadata` from memory."""
 
     def __init__(self, app: Application, desk: Desk) -> None:
         self._app = app
@@ -56,8 +64,11 @@ class PredictMiddleware:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer, or pass on what is for others."""
-        if scope["type"] != "http" or scope["path"] != PATH:
+        if scope["type"] != "http" or scope["path"] not in {PATH, METADATA_PATH}:
             await self._app(scope, receive, send)
+            return
+        if scope["path"] == METADATA_PATH:
+            await self._send(send, HTTPStatus.OK, _JSON, self._desk.metadata)
             return
         start = perf_counter()
         try:
@@ -73,7 +84,7 @@ class PredictMiddleware:
             broken = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "look into the log of the server")
             await self._refuse(broken, start, send)
             return
-        await _send(send, HTTPStatus.OK, _JSON, content)
+        await self._send(send, HTTPStatus.OK, _JSON, content)
         if self._desk.recorder is not None:
             self._desk.recorder.note(
                 answered.matrix,
@@ -96,6 +107,8 @@ class PredictMiddleware:
             rows = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise problems.not_json(error) from error
+        if isinstance(rows, dict) and rows.keys() == _ROWS:
+            rows = rows["rows"]
         if not isinstance(rows, list):
             raise problems.not_a_list(rows, self._desk.names)
         try:
@@ -105,11 +118,29 @@ class PredictMiddleware:
         return answered, orjson.dumps(answered.content, option=_OPTIONS)
 
     async def _refuse(self, refusal: Refusal, start: float, send: Send) -> None:
-        await _send(
+        await self._send(
             send, refusal.status, problems.MEDIA_TYPE, refusal.body(), headers=refusal.headers
         )
         if self._desk.recorder is not None:
             self._desk.recorder.fail(refusal.status, perf_counter() - start)
+
+    async def _send(
+        self,
+        send: Send,
+        status: HTTPStatus,
+        media_type: bytes,
+        body: bytes,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        start = [
+            (b"content-type", media_type),
+            (b"content-length", str(len(body)).encode()),
+            *headers,
+        ]
+        if self._desk.closing:
+            start.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status.value, "headers": start})
+        await send({"type": "http.response.body", "body": body})
 
 
 async def _body(scope: Message, receive: Receive) -> bytes | None:
@@ -125,35 +156,19 @@ async def _body(scope: Message, receive: Receive) -> bytes | None:
         raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body without compression")
     pieces: list[bytes] = []
     size = 0
-    while True:
+    more = True
+    while more and size <= _LARGEST_READ:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         piece = message.get("body", b"")
         size += len(piece)
-        if size > LARGEST_BODY:
-            raise Refusal(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the body has more than {LARGEST_BODY:,} bytes; send fewer rows at a time",
-                headers=((b"connection", b"close"),),
-            )
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-async def _send(
-    send: Send,
-    status: HTTPStatus,
-    media_type: bytes,
-    body: bytes,
-    *,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-) -> None:
-    start = [
-        (b"content-type", media_type),
-        (b"content-length", str(len(body)).encode()),
-        *headers,
-    ]
-    await send({"type": "http.response.start", "status": status.value, "headers": start})
-    await send({"type": "http.response.body", "body": body})
+        if size <= LARGEST_BODY:
+            pieces.append(piece)
+        more = message.get("more_body", False)
+    if size > LARGEST_BODY:
+        raise Refusal(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"the body has more than {LARGEST_BODY:,} bytes; send fewer rows at a time",
+        )
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

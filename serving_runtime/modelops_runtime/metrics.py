@@ -1,12 +1,14 @@
 """Prometheus metrics of the models, beside those of HTTP that BentoML has.
 
-They are raised once a window, by the recorder's thread: nothing is added to a request.
+They are raised about once a second, by the recorder's thread: nothing is added to a request.
 """
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
-from modelops_runtime.counting import Identity, Window
+from modelops_runtime.counting import Block, Identity
 from modelops_runtime.models import Models
+
+_BUCKETS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
 class Metrics:
@@ -21,19 +23,25 @@ class Metrics:
         )
         info.labels(models.name, models.version, identity.revision, identity.form).set(1)
         self._rows = Counter("modelops_rows", "Rows that were predicted")
-        self._outliers = Counter("modelops_outliers", "Rows that the detector found unlike")
-        self._requests = Counter("modelops_requests", "Requests for predictions", ["outcome"])
+        self._outliers = Counter("modelops_outliers", "Rows that are unlike the training data")
+        requests = Counter("modelops_requests", "Requests for predictions", ["outcome"])
+        self._answered = requests.labels("answered")
+        self._refused = requests.labels("refused")
+        self._failed = requests.labels("failed")
+        self._seconds = Histogram(
+            "modelops_request_seconds", "Time to answer a request", buckets=_BUCKETS
+        )
         self._lost = Counter("modelops_telemetry_lines_lost", "Lines that could not be written")
 
-    def count(self, window: Window) -> None:
-        """Add what a window saw."""
-        line = window.totals
-        self._rows.inc(line.rows)
-        self._outliers.inc(line.outliers)
-        refused, failed = line.client_errors, line.server_errors
-        self._requests.labels("answered").inc(window.requests - refused - failed)
-        self._requests.labels("refused").inc(refused)
-        self._requests.labels("failed").inc(failed)
+    def count(self, block: Block) -> None:
+        """Add what was noted."""
+        self._rows.inc(block.rows)
+        self._outliers.inc(block.outliers)
+        self._refused.inc(block.client_errors)
+        self._failed.inc(block.server_errors)
+        self._answered.inc(len(block.durations) - block.client_errors - block.server_errors)
+        for seconds in block.durations:
+            self._seconds.observe(seconds)
 
     def lose(self, lines: int) -> None:
         """Add lines of telemetry that are lost."""

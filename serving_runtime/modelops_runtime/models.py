@@ -8,7 +8,7 @@ treelite to LightGBM where that is installed; a model without the flavor goes th
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -26,7 +26,7 @@ from modelops_runtime.predictors import (
     TreelitePredictor,
 )
 from modelops_runtime.profile import Profile, ProfileError
-from modelops_runtime.schema import Schema, SchemaError
+from modelops_runtime.schema import Output, Schema, SchemaError
 from modelops_runtime.signature import SignatureError, read_signature
 
 T = TypeVar("T")
@@ -35,6 +35,12 @@ NAMES: Final = "models.json"
 _LOG: Final = logging.getLogger("bentoml.modelops")
 
 _Broken = (FlavorError, SchemaError, ProfileError, DetectorError, ParityError, PredictorError)
+
+FORMS: Final[tuple[tuple[str, Callable[[FlavorInfo, Output], Predictor]], ...]] = (
+    (TreelitePredictor.form, TreelitePredictor),
+    (LightGbmPredictor.form, LightGbmPredictor),
+)
+"""From the fastest to the slowest."""
 
 
 class ModelsError(RuntimeError):
@@ -65,10 +71,10 @@ class Models:
     """By role: "name/version" of the registered model, where known."""
     schema: Schema
     predictor: Predictor
-    detector: Detector | None
-    reference: Reference | None
-    example: tuple[Mapping[str, Any], ...] = ()
-    """A few rows for the documentation."""
+    detector: Detector | None = None
+    reference: Reference | None = None
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """Faster forms of the predictor that do not serve, and why."""
 
     @property
     def name(self) -> str:
@@ -84,14 +90,12 @@ class Models:
 def load(folder: Path) -> Models:
     """Load and prove the models. Raises ModelsError."""
     names = _names(folder)
-    schema, predictor, example = _load_predictor(folder / "predictor", names)
-    return Models(
-        names=names,
-        schema=schema,
-        predictor=predictor,
+    models = _load_predictor(folder / "predictor", names)
+    schema = models.schema
+    return replace(
+        models,
         detector=_optional(folder, "outlier", names, lambda info: _detector(info, schema)),
         reference=_optional(folder, "drift", names, lambda info: _reference(info, schema)),
-        example=example,
     )
 
 
@@ -119,49 +123,40 @@ def _names(folder: Path) -> Mapping[str, str]:
     return names
 
 
-def _load_predictor(
-    place: Path, names: Mapping[str, str]
-) -> tuple[Schema, Predictor, tuple[Mapping[str, Any], ...]]:
+def _load_predictor(place: Path, names: Mapping[str, str]) -> Models:
     title = f"predictor {names.get('predictor', place)}"
     if not place.is_dir():
         raise ModelsError(f"{title}: there is no folder {place}")
-    if not flavor.exists(place):
-        return _load_foreign(place, title)
     try:
-        info = _verified(place, "predictor")
-        schema = Schema.from_json(info.load(flavor.SCHEMA))
-        parity = Parity.from_json(info.load(flavor.PARITY), schema)
-    except _Broken as error:
+        return _load_flavored(place, names) if flavor.exists(place) else _load_any(place, names)
+    except (*_Broken, SignatureError) as error:
         raise ModelsError(f"{title}: {error}") from error
-    return schema, _proved(info, schema, parity, title), tuple(parity.rows[-2:])
 
 
-def _proved(info: FlavorInfo, schema: Schema, parity: Parity, title: str) -> Predictor:
+def _load_flavored(place: Path, names: Mapping[str, str]) -> Models:
     """Take the fastest form that answers the parity rows as expected."""
-    failures = []
-    forms: tuple[Callable[..., Predictor], ...] = (TreelitePredictor, LightGbmPredictor)
-    for form in forms:
+    info = _verified(place, "predictor")
+    schema = Schema.from_json(info.load(flavor.SCHEMA))
+    parity = Parity.from_json(info.load(flavor.PARITY), schema)
+    rejected: dict[str, str] = {}
+    for name, form in FORMS:
         try:
             predictor = form(info, schema.output)
             parity.prove_predictor(predictor)
         except _Broken as error:
-            failures.append(f"{getattr(form, 'form', form)}: {error}")
-            _LOG.warning("%s is not served as %s", title, failures[-1])
+            rejected[name] = str(error)
+            _LOG.warning("the predictor is not served by %s: %s", name, error)
         else:
-            return predictor
-    raise ModelsError(f"{title}: no form of it holds; {'; '.join(failures)}")
+            return Models(names, schema, predictor, rejected=rejected)
+    reasons = "; ".join(f"{name}: {why}" for name, why in rejected.items())
+    raise PredictorError(f"no form of it holds: {reasons}")
 
 
-def _load_foreign(
-    place: Path, title: str
-) -> tuple[Schema, Predictor, tuple[Mapping[str, Any], ...]]:
-    try:
-        signature = read_signature(place)
-        predictor = PyfuncPredictor(place, signature.types)
-        predictor.prove()
-    except (SignatureError, PredictorError) as error:
-        raise ModelsError(f"{title}: {error}") from error
-    return signature.schema, predictor, ()
+def _load_any(place: Path, names: Mapping[str, str]) -> Models:
+    signature = read_signature(place)
+    predictor = PyfuncPredictor(place, signature.types)
+    predictor.prove()
+    return Models(names, signature.schema, predictor)
 
 
 def _optional(

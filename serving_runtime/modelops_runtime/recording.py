@@ -51,16 +51,16 @@ class Recorder:
         *,
         write: Write = write_stdout,
         clock: Callable[[], float] = time.time,
-        on_window: Callable[[Window], object] | None = None,
+        on_block: Callable[[Block], object] | None = None,
         on_lost: Callable[[int], object] | None = None,
     ) -> None:
-        """`on_window` and `on_lost` (a number of lines) are called in the recorder's thread."""
+        """`on_block` and `on_lost` (a number of lines) are called in the recorder's thread."""
         self._clock = clock
         self._seconds = identity.seconds
         self._block = Block(self._start())
         # Unbounded in itself; `_hand_over` bounds the blocks, the ends of windows always fit.
         self._queue: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
-        self._writer = _Writer(identity, profile, write, on_window, on_lost)
+        self._writer = _Writer(identity, profile, write, on_block, on_lost)
         self._thread = threading.Thread(
             target=self._writer.run, args=(self._queue,), name="telemetry", daemon=True
         )
@@ -139,13 +139,13 @@ class _Writer:
         identity: Identity,
         profile: Profile | None,
         write: Write,
-        on_window: Callable[[Window], object] | None,
+        on_block: Callable[[Block], object] | None,
         on_lost: Callable[[int], object] | None,
     ) -> None:
         self._identity = identity
         self._profile = profile
         self._write = write
-        self._on_window = on_window
+        self._on_block = on_block
         self._on_lost = on_lost
         self._worker = secrets.token_hex(4)
         self._broken = False
@@ -157,13 +157,13 @@ class _Writer:
                 self._end(window, block.start)
                 window = Window(block.start, self._profile)
             window.add(block)
+            if self._on_block is not None:
+                self._on_block(block)
         self._end(window, None)
 
     def _end(self, window: Window | None, following: int | None) -> None:
         if window is None:
             return
-        if self._on_window is not None:
-            self._on_window(window)
         try:
             lines = window.line(self._identity, self._worker).encode()
         except TelemetryError:

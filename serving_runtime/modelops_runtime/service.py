@@ -14,10 +14,13 @@ from typing import Annotated, Any, Final
 
 import bentoml
 import orjson
+from _bentoml_sdk import Service  # type: ignore[import-untyped]
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml.exceptions import InvalidArgument
 from pydantic import BaseModel, Field, WithJsonSchema
+from starlette.applications import Starlette
 
-from modelops_runtime import bento, documentation, failure, flavor
+from modelops_runtime import bento, documentation, failure, farewell
 from modelops_runtime.endpoint import Desk, PredictMiddleware
 from modelops_runtime.models import ModelsError, describe, load
 from modelops_runtime.schema import InvalidRows
@@ -70,11 +73,25 @@ class Prediction(BaseModel):
     model: ModelInfo
 
 
+class _Untimed(Service[Any]):  # type: ignore[misc]
+    """A service whose slow requests are not cut off.
+
+    BentoML's TimeoutMiddleware cannot be turned off by configuration. It answers 504 to uploads
+    and models that take longer, and keeps every request's context for the whole time, answered
+    or not: 6.5 kB each.
+    """
+
+    def to_asgi(self, is_main: bool = True) -> Starlette:  # noqa: FBT001, FBT002 (BentoML's)
+        app: Starlette = super().to_asgi(is_main)
+        unwanted: Any = TimeoutMiddleware
+        app.user_middleware = [each for each in app.user_middleware if each.cls is not unwanted]
+        return app
+
+
 @bentoml.service(
     name=bento.SERVICE_NAME,
-    workers=1,
-    # BentoML keeps what belongs to a request until this time is over, answered or not.
-    traffic={"timeout": 2 if flavor.exists(MODELS / "predictor") else 60},
+    service_class=_Untimed,
+    workers=int(os.environ.get("MODELOPS_WORKERS", "1")),
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
 )
@@ -105,21 +122,29 @@ class ModelServer:
         self._recorder = Recorder(
             identity,
             None if models.reference is None else models.reference.profile,
-            on_window=metrics.count,
+            on_block=metrics.count,
             on_lost=metrics.lose,
         )
         self._ticking: asyncio.Task[None] | None = None
         _DESK.answerer = self._answerer
         _DESK.recorder = self._recorder
         _DESK.names = models.schema.names
+        _DESK.metadata = self._answerer.metadata()
+        # Uvicorn formats a line for each request if anybody might listen.
+        logging.getLogger("uvicorn.access").propagate = False
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
         """Begin to count time; what is loaded by now stays, so the collector need not look."""
         self._ticking = asyncio.create_task(self._tick())
+        farewell.before_the_end(self._close)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)
+
+    async def __is_ready__(self) -> bool:
+        """Say whether requests are welcome; the models hold, or there would be no service."""
+        return not _DESK.closing
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def stop(self) -> None:
@@ -142,6 +167,9 @@ class ModelServer:
         return Prediction.model_validate_json(
             orjson.dumps(answered.content, option=orjson.OPT_SERIALIZE_NUMPY)
         )
+
+    def _close(self) -> None:
+        _DESK.closing = True
 
     async def _tick(self) -> None:
         from modelops_runtime.recording import TICK  # noqa: PLC0415 (heavy)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 FILE = Path(__file__).parent / "employment.parquet"
 YEAR = "year"
@@ -39,21 +41,18 @@ YEARS = (2015, 2016, 2017, 2018)
 def employment(years: Iterable[int] = YEARS) -> pd.DataFrame:
     """Load the rows of these years: 277,677 rows and 18 columns in all.
 
-    `AGEP` (age in years), `employed` (0 or 1) and `year` are int64, every other column is a pandas
-    category of strings such as "16". The order is the publisher's. Raises ValueError for a year
-    outside 2015 to 2018.
+    `AGEP` (age in years), `employed` (0 or 1) and `year` are int64, every other column is
+    text such as "16". The order is the publisher's. Raises ValueError for a year outside 2015 to
+    2018.
     """
     wanted = tuple(years)
     if strange := sorted(set(wanted) - set(YEARS)):
         raise ValueError(f"years: no data for {strange}; there are {YEARS[0]} to {YEARS[-1]}")
-    frame = pd.read_parquet(FILE, filters=[(YEAR, "in", wanted)])
-    for name in frame.columns:
-        if name in CATEGORIES:
-            levels = sorted(frame[name].unique())
-            frame[name] = pd.Categorical(frame[name], levels).rename_categories(map(str, levels))
-        else:
-            frame[name] = frame[name].astype("int64")
-    return frame.reset_index(drop=True)
+    table = pq.read_table(FILE, filters=[(YEAR, "in", wanted)])
+    types = [
+        (name, pa.string() if name in CATEGORIES else pa.int64()) for name in table.schema.names
+    ]
+    return table.cast(pa.schema(types)).to_pandas()
 
 
 def records(
@@ -71,6 +70,6 @@ def records(
     if where is not None:
         frame = frame.query(where)
     order = np.random.default_rng(seed).permutation(len(frame))[:limit]
-    chosen = frame.iloc[order].loc[:, list(FEATURES)].astype(dict.fromkeys(CATEGORIES, "object"))
+    chosen = frame.iloc[order].loc[:, list(FEATURES)]
     for row in chosen.itertuples(index=False, name=None):
         yield dict(zip(FEATURES, row, strict=True))

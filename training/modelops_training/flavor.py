@@ -1,0 +1,92 @@
+"""Writes a model in MLflow's format with the `modelops` flavor: what `Model.log(flavor=)` calls.
+
+The fast files travel under `modelops/`; `python_function` is `python_model.py` over the same
+files, with the runtime's light modules it needs beside it, and nothing is ever pickled.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import lightgbm
+import mlflow.lightgbm
+import mlflow.pyfunc
+import modelops_runtime
+import pandas as pd
+from mlflow.models import Model, ModelSignature
+from modelops_runtime import flavor as runtime
+
+FLAVOR_NAME = runtime.FLAVOR
+_PROGRAM = Path(__file__).parent / "python_model.py"
+# What python_model.py imports of the runtime; without the package itself nothing is to be installed
+# that a public index does not have.
+_MODULES = ("__init__.py", "schema.py", "profile.py", "outlier.py")
+_LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "predictor": ("lightgbm", "numpy", "orjson", "pandas", "treelite"),
+    "outlier": ("numpy", "orjson", "pandas"),
+    "drift": ("numpy", "orjson", "pandas"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """One model as it will lie in the registry."""
+
+    role: str
+    kind: str
+    files: Mapping[str, bytes]
+    """Name under `modelops/` to content."""
+    train_id: str
+    signature: ModelSignature
+    example: pd.DataFrame
+
+
+def requirements(role: str) -> list[str]:
+    """List what loading the model with plain MLflow takes, pinned to what is installed here."""
+    # The server's package brings the same client; loading needs no other version of it.
+    pinned = [f"mlflow=={version('mlflow-skinny')}"]
+    return pinned + [f"{name}=={version(name)}" for name in _LIBRARIES[role]]
+
+
+def save_model(path: str, mlflow_model: Model | None = None, *, contents: Contents) -> None:
+    """Lay the model out under `path`, which must not exist or be empty."""
+    model = mlflow_model or Model()
+    with tempfile.TemporaryDirectory() as scratch:
+        mlflow.pyfunc.save_model(
+            path,
+            python_model=str(_PROGRAM),
+            code_paths=[str(_light_half(Path(scratch, "code")))],
+            mlflow_model=model,
+            signature=contents.signature,
+            input_example=contents.example,
+            pip_requirements=requirements(contents.role),
+            # Else MLflow copies the uv.lock of whatever folder training was started in.
+            uv_project_path=scratch,
+        )
+    entry = runtime.write_data(
+        Path(path), contents.role, contents.kind, contents.files, train_id=contents.train_id
+    )
+    model.add_flavor(FLAVOR_NAME, **entry)
+    # MLflow notes where the program lay when it was logged, and needs its name only.
+    model.flavors[mlflow.pyfunc.FLAVOR_NAME][mlflow.pyfunc.MODEL_CODE_PATH] = _PROGRAM.name
+    if runtime.LIGHTGBM in contents.files:
+        model.add_flavor(
+            mlflow.lightgbm.FLAVOR_NAME,
+            lgb_version=lightgbm.__version__,
+            data=f"{runtime.DATA}/{runtime.LIGHTGBM}",
+            model_class="lightgbm.basic.Booster",
+            code=None,
+        )
+    model.save(str(Path(path, "MLmodel")))
+
+
+def _light_half(folder: Path) -> Path:
+    package = folder / modelops_runtime.__name__
+    package.mkdir(parents=True)
+    source = Path(modelops_runtime.__file__).parent
+    for name in _MODULES:
+        shutil.copyfile(source / name, package / name)
+    return package

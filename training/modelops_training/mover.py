@@ -1,0 +1,148 @@
+"""The program that moves the aliases of one training's models: all of them, or none.
+
+MLflow moves one alias per request and knows no transaction, so a trainer that is killed between
+two requests would leave a new detector beside an old predictor. The moves are therefore made by
+this program, in a session of its own that outlives its starter. What could still come between
+(the machine dies, the server stays away) is covered twice: the intent is written down first, for
+the next training or `modelops-train --repair` to finish, and the operator releases no models whose
+`modelops.train_id` tags differ.
+
+It is started when registering begins, and waits: for one line with the move to make, or for the
+end of its input, which comes when its starter is done or dead, and means that nothing is to be
+moved. It imports MLflow's client only, and is run as a file, since the package imports more.
+"""
+
+import contextlib
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+INTENT = "modelops.moving"
+PAUSES = (0.0, 0.5, 2.0, 8.0)  # seconds before each attempt; MLflow's client retries within them
+DONE, UNMOVED, TORN = 0, 3, 4
+_REFUSALS = frozenset(
+    {
+        "INVALID_PARAMETER_VALUE",
+        "BAD_REQUEST",
+        "RESOURCE_DOES_NOT_EXIST",
+        "NOT_FOUND",
+        "PERMISSION_DENIED",
+        "UNAUTHENTICATED",
+        "FEATURE_DISABLED",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One alias to be set on several registered models."""
+
+    alias: str
+    versions: tuple[tuple[str, str], ...]
+    """Registered model and version in the order of the moves: the predictor comes last."""
+    tracking_uri: str
+    registry_uri: str
+
+    @property
+    def keeper(self) -> str:
+        """The registered model that carries the intent: the predictor."""
+        return self.versions[-1][0]
+
+    def to_json(self) -> str:
+        """Write as one line."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Move":
+        """Read what `to_json` wrote; raises ValueError, KeyError or TypeError for anything else."""
+        fields = json.loads(text)
+        versions = tuple((str(name), str(version)) for name, version in fields.pop("versions"))
+        return cls(versions=versions, **fields)
+
+    def client(self) -> MlflowClient:
+        """Speak with the servers that this move is about."""
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
+
+
+def holders(client: MlflowClient, move: Move) -> dict[str, str | None]:
+    """Tell which version of each model has the alias now."""
+    return {name: _holder(client, name, move.alias) for name, _ in move.versions}
+
+
+def _holder(client: MlflowClient, name: str, alias: str) -> str | None:
+    version = client.get_registered_model(name).aliases.get(alias)
+    # A number where MLflow reads the database itself, a string from its server.
+    return None if version is None else str(version)
+
+
+def carry_out(client: MlflowClient, move: Move) -> int:
+    """Move the aliases, or put them all back; returns DONE, UNMOVED or TORN."""
+    former = holders(client, move)
+    client.set_registered_model_tag(move.keeper, INTENT, move.to_json())
+    outcome = DONE if _moved(client, move) else _put_back(client, move, former)
+    if outcome != TORN:
+        # Left behind, the note does no harm: a repair looks at the aliases before it acts.
+        with contextlib.suppress(MlflowException):
+            client.delete_registered_model_tag(move.keeper, INTENT)
+    return outcome
+
+
+def _moved(client: MlflowClient, move: Move) -> bool:
+    for pause in PAUSES:
+        time.sleep(pause)
+        try:
+            for name, version in move.versions:
+                client.set_registered_model_alias(name, move.alias, version)
+            # Two trainings may move at once; whoever finds the other's versions moves again.
+            if holders(client, move) == dict(move.versions):
+                return True
+            _say(f"alias {move.alias!r} led elsewhere after it was set: does someone else move it?")
+        except MlflowException as error:
+            _say(f"alias {move.alias!r} could not be moved: {error}")
+            if error.error_code in _REFUSALS:
+                return False
+    return False
+
+
+def _put_back(client: MlflowClient, move: Move, former: dict[str, str | None]) -> int:
+    """Undo the moves, the predictor's first, so that it never leads to a version without others."""
+    try:
+        for name, version in reversed(move.versions):
+            if _holder(client, name, move.alias) != version:
+                continue
+            if (before := former[name]) is None:
+                client.delete_registered_model_alias(name, move.alias)
+            else:
+                client.set_registered_model_alias(name, move.alias, before)
+    except MlflowException as error:
+        _say(f"alias {move.alias!r} could not be put back: {error}")
+        return TORN
+    return UNMOVED
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+
+
+def main() -> int:
+    """Carry out the move that comes in on stdin, deaf to the signals that stop its starter."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        return UNMOVED  # the starter died before it could say, or while it said
+    move = Move.from_json(line)
+    try:
+        return carry_out(move.client(), move)
+    except MlflowException as error:
+        _say(f"nothing was moved: {error}")
+        return UNMOVED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

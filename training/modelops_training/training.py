@@ -1,0 +1,255 @@
+"""Trains a predictor, an outlier detector and a drift detector on one table."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import pandas as pd
+import treelite
+from modelops_runtime import flavor
+from modelops_runtime.outlier import Mahalanobis
+from modelops_runtime.profile import DEFAULT_BINS, Profile
+from modelops_runtime.schema import Matrix, Schema
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from modelops_training import evaluation, inputs, outlier, parity, predictor
+from modelops_training.errors import DataError
+from modelops_training.inputs import Overrides, Task
+
+HELD_OUT = 0.25
+# Always the same rows are held out, so that the figures of two trainings compare; the seed of a
+# training is about its trees.
+SPLIT_SEED = 0
+# Both forms of the trees are compared on this many rows, and on rows with gaps.
+PROVED_ROWS = 5_000
+ROLES = ("drift", "outlier", "predictor")
+"""The three models in the order in which they are registered and their aliases move."""
+KINDS: Mapping[str, str] = {"predictor": "treelite", "outlier": "mahalanobis", "drift": "profile"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Three models of one training, not yet registered."""
+
+    schema: Schema
+    frame: pd.DataFrame
+    """Features and target that they were trained on, held-out rows included."""
+    files: Mapping[str, Mapping[str, bytes]]
+    """By role: the files of the `modelops` flavor, name to content."""
+    booster: lgb.Booster
+    detector: Mahalanobis
+    profile: Profile
+    metrics: Mapping[str, float]
+    """Measured on the rows held out."""
+    params: Mapping[str, Any]
+    data_digest: str
+    """SHA-256 over names, types and values of the frame."""
+    seconds: Mapping[str, float]
+    """Wall time by step."""
+
+    @property
+    def train_id(self) -> str:
+        """Name of this training, 16 hex digits: the same data and settings give the same models."""
+        digest = sha256()
+        for role in ROLES:
+            for name, content in sorted(self.files[role].items()):
+                digest.update(f"{role}/{name}:{sha256(content).hexdigest()}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def answers(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Predict rows: probabilities (n, classes), or values (n,). Raises DataError."""
+        matrix = inputs.encode(frame, self.schema)
+        return predictor.answers(self.booster, matrix, self.schema.output)
+
+    def evaluate(self, frame: pd.DataFrame) -> dict[str, float]:
+        """Measure the models on rows with known targets, later ones say. Raises DataError.
+
+        Gives the predictor's metrics and, as `outlier_rate`, the share of outliers.
+        """
+        matrix = inputs.encode(frame, self.schema)
+        metrics = _scored(frame, self.schema, self.answers(frame))
+        return {**metrics, "outlier_rate": float(self.detector.flag(matrix).mean())}
+
+
+def train(  # noqa: PLR0913  # named settings
+    frame: pd.DataFrame,
+    target: str,
+    *,
+    features: Sequence[str] | None = None,
+    overrides: Overrides | None = None,
+    task: Task | None = None,
+    seed: int = 0,
+    params: Mapping[str, Any] | None = None,
+    rounds: int = predictor.ROUNDS,
+    outlier_quantile: float = outlier.QUANTILE,
+    bins: int = DEFAULT_BINS,
+) -> Trained:
+    """Train the three models on a frame; a quarter of its rows is held out to measure them.
+
+    `features` defaults to all columns but the target. `overrides` replaces fields of single
+    inputs: `{"AGEP": {"unit": "years", "nullable": False}}`. `task` says "classifier" or
+    "regressor" where the target's type does not. `params` are LightGBM's, `rounds` the number of
+    boosting rounds (LightGBM's `num_iterations`), `outlier_quantile` is the share of the training
+    rows that the outlier detector accepts, `bins` the quantile bins per number of the drift
+    detector.
+
+    The same frame, settings and seed give the same bytes. Raises DataError for a frame that cannot
+    be trained on, and ParityError when the fast form of the trees disagrees with the trees.
+    """
+    if not 0 < outlier_quantile < 1:
+        raise DataError(f"outlier_quantile is {outlier_quantile}; it has to lie between 0 and 1")
+    clock = _Clock()
+    schema = inputs.describe(frame, target, features=features, overrides=overrides, task=task)
+    frame = frame.loc[:, [*schema.names, target]].reset_index(drop=True)
+    matrix = inputs.encode(frame, schema)
+    goal = _goal(frame, schema)
+    kept, held = _split(goal, schema)
+    clock.step("encode")
+
+    booster = predictor.fit(
+        matrix[kept], goal[kept], schema, seed=seed, params=params or {}, rounds=rounds
+    )
+    trees = predictor.compile_trees(booster)
+    answers = predictor.answers(booster, matrix[held], schema.output)
+    clock.step("predictor")
+
+    detector = outlier.fit(matrix[kept], matrix[held], schema, quantile=outlier_quantile)
+    clock.step("outlier")
+
+    # Scores of rows that the trees were fitted to would look surer than any to come.
+    profile = Profile.fit(matrix, schema, bins, scores=_scores(answers))
+    clock.step("drift")
+
+    rows = parity.choose(frame.iloc[held], schema, seed=SPLIT_SEED)
+    encoded = schema.encode(rows)
+    gaps, _ = predictor.with_gaps(
+        matrix[held][:PROVED_ROWS], goal[held][:PROVED_ROWS], schema, seed=seed
+    )
+    proved = predictor.prove(booster, trees, np.concatenate([encoded, gaps]), schema.output)
+    files = _files(schema, rows, encoded, (booster, trees), detector, profile)
+    clock.step("prove")
+
+    return Trained(
+        schema=schema,
+        frame=frame,
+        files=files,
+        booster=booster,
+        detector=detector,
+        profile=profile,
+        metrics={
+            **_scored(frame.iloc[held], schema, answers),
+            "outlier_rate": detector.reference_rate,
+            "parity_difference": proved,
+        },
+        params={
+            "seed": seed,
+            "rounds": rounds,
+            **predictor.PARAMETERS,
+            **(params or {}),
+            "outlier_quantile": outlier_quantile,
+            "bins": bins,
+            "rows": len(frame),
+            "held_out_rows": len(held),
+            "features": len(schema.inputs),
+        },
+        data_digest=data_digest(frame),
+        seconds=clock.seconds,
+    )
+
+
+def data_digest(frame: pd.DataFrame) -> str:
+    """Name the content of a frame: a SHA-256 over its column names, types and all its rows."""
+    digest = sha256()
+    for name in frame.columns:
+        digest.update(f"{name}:{frame[name].dtype.name}\n".encode())
+    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _goal(frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+    if schema.output.kind == "classifier":
+        return inputs.target_codes(frame, schema).astype(np.float64)
+    values: NDArray[np.float64] = frame[schema.output.name].to_numpy(np.float64)
+    return values
+
+
+def _split(
+    goal: NDArray[np.float64], schema: Schema
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    classes, counts = np.unique(goal, return_counts=True)
+    classifier = schema.output.kind == "classifier"
+    if classifier and counts.min() < 2:
+        rare = (schema.output.classes or ())[int(classes[counts.argmin()])]
+        raise DataError(
+            f"target {schema.output.name!r}: class {rare!r} appears once; drop it or add rows"
+        )
+    kept, held = train_test_split(
+        np.arange(len(goal)),
+        test_size=HELD_OUT,
+        random_state=SPLIT_SEED,
+        stratify=goal if classifier else None,
+    )
+    return kept, held
+
+
+def _scores(answers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Reduce answers to what the profile's `scores` are about, (n,)."""
+    if answers.ndim == 1:
+        return answers
+    return answers[:, 1] if answers.shape[1] == 2 else answers.max(axis=1)
+
+
+def _scored(frame: pd.DataFrame, schema: Schema, answers: NDArray[np.float64]) -> dict[str, float]:
+    if schema.output.kind == "classifier":
+        return evaluation.classification(inputs.target_codes(frame, schema), answers)
+    return evaluation.regression(frame[schema.output.name].to_numpy(np.float64), answers)
+
+
+def _files(  # noqa: PLR0913, PLR0917  # one argument for each thing that is saved
+    schema: Schema,
+    rows: list[dict[str, Any]],
+    encoded: Matrix,
+    trees: tuple[lgb.Booster, treelite.Model],
+    detector: Mahalanobis,
+    profile: Profile,
+) -> dict[str, dict[str, bytes]]:
+    booster, fast = trees
+    expected = {
+        "predictor": predictor.answers(booster, encoded, schema.output),
+        "outlier": detector.score(encoded),
+        "drift": profile.place(encoded),
+    }
+    own: Mapping[str, Mapping[str, bytes]] = {
+        "predictor": {
+            flavor.TREELITE: fast.serialize_bytes(),
+            flavor.LIGHTGBM: booster.model_to_string().encode(),
+        },
+        "outlier": {flavor.DETECTOR: detector.to_json()},
+        "drift": {flavor.PROFILE: profile.to_json()},
+    }
+    return {
+        role: {
+            flavor.SCHEMA: schema.to_json(),
+            **own[role],
+            flavor.PARITY: parity.to_json(rows, expected[role].tolist(), predictor.TOLERANCE),
+        }
+        for role in ROLES
+    }
+
+
+class _Clock:
+    """Wall time of the steps so far, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def step(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 3)
+        self._last = now

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +28,6 @@ _SETTINGS: Final = {
 }
 """Whoever asks asks again: MLflow's own patience of minutes would only hide trouble."""
 _DENIED: Final = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
-_ADDRESSES: Final = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?")
-"""Python's own words for objects: they differ each time, and say nothing."""
 _MISSING: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
 
 
@@ -83,11 +80,7 @@ class MlflowRegistry:
     async def model(self, name: str) -> Aliases:
         """Read the aliases of one model."""
         what = f"registered model {name!r}"
-        return await self._ask(
-            what,
-            Reason.MODEL_NOT_FOUND,
-            lambda: dict(self._client.get_registered_model(name).aliases),
-        )
+        return await self._ask(what, Reason.MODEL_NOT_FOUND, lambda: self._aliases(name))
 
     async def version(self, name: str, version: str) -> ModelVersion:
         """Read one version; what is READY is remembered, since it never changes."""
@@ -98,7 +91,7 @@ class MlflowRegistry:
         found = await self._ask(
             what,
             Reason.VERSION_NOT_FOUND,
-            lambda: self._client.get_model_version(name, version),
+            lambda: _named(self._client.get_model_version(name, version)),
         )
         if found.status != "READY":
             detail = f" ({found.status_message})" if found.status_message else ""
@@ -140,6 +133,9 @@ class MlflowRegistry:
             if not token:
                 return found
 
+    def _aliases(self, name: str) -> Aliases:
+        return dict(_named(self._client.get_registered_model(name)).aliases)
+
     def _read(self, name: str, version: str, path: str) -> bytes:
         repository = _artifacts(self._client, self._uri, name, version)
         with tempfile.TemporaryDirectory(prefix="modelops-") as folder:
@@ -173,9 +169,29 @@ class MlflowRegistry:
             return Failure(reason=missing, message=message, permanent=True)
         return self._unreachable(what, error)
 
-    def _unreachable(self, what: str, error: Exception) -> Failure:
-        message = f"MLflow at {self._uri} does not give {what} ({_short(error)}); it is asked again"
+    def _unreachable(self, what: str, error: BaseException) -> Failure:
+        cause = _cause(error)
+        if isinstance(cause, OSError):
+            # The same for whatever was asked: a fleet shall not hear a different story each time.
+            told = f"does not answer ({_short(cause)})"
+        else:
+            told = f"does not give {what} ({_short(error)})"
+        message = f"MLflow at {self._uri} {told}; it is asked again"
         return Failure(reason=Reason.REGISTRY_UNREACHABLE, message=message, permanent=False)
+
+
+def _named(entity: Any) -> Any:
+    """Refuse what the client makes of an empty answer: an entity with nothing in it."""
+    if not entity.name:
+        raise ValueError("the answer is empty")
+    return entity
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Find what began it: clients wrap a refused connection four times."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
 
 
 def _registry_uri(tracking_uri: str) -> str:
@@ -210,6 +226,6 @@ def _artifacts(client: Any, tracking_uri: str, name: str, version: str) -> Any:
     return get_artifact_repository(address, **uris)
 
 
-def _short(error: Exception) -> str:
-    text = _ADDRESSES.sub("", " ".join(str(error).split())) or type(error).__name__
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:299] + "…"

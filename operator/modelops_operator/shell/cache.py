@@ -46,7 +46,7 @@ class Cache:
         known = self.get(kind, key)
         if known is not None and version_of(known) > version:
             return False
-        self._gone[kind, key] = version
+        self._gone[kind, key] = max(version, self._gone.get((kind, key), 0))
         if known is None:
             return False
         del self._objects[kind][key]

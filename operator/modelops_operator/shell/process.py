@@ -33,6 +33,8 @@ def log_as_json() -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # It tells of every attempt; what came of it in the end is told by whoever asked.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def run_process(run: Callable[[OperatorConfig], Coroutine[Any, Any, None]]) -> None:

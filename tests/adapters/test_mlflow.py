@@ -1,0 +1,222 @@
+"""The model registry, against a real MLflow server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from mlflow import MlflowClient
+from modelops_operator.adapters.mlflow import MlflowRegistry, ModelRegistryError
+from modelops_operator.api.facts import Failure
+from modelops_operator.api.reasons import Reason
+
+from tests.mlflow_server import free_port
+
+pytestmark = pytest.mark.contract
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def client(tracking_uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri, tracking_uri)
+
+
+@pytest.fixture
+def registry(tracking_uri: str) -> Iterator[MlflowRegistry]:
+    registry = MlflowRegistry(tracking_uri)
+    yield registry
+    registry.close()
+
+
+@pytest.fixture(scope="module")
+def employment(client: MlflowClient, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model with two versions, the first of which has files, and the alias `candidate`."""
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "modelops").mkdir()
+    (folder / "modelops" / "profile.json").write_bytes(b'{"rows": 1}')
+    run = client.create_run(client.create_experiment("adapters"))
+    client.log_artifacts(run.info.run_id, str(folder), "model")
+    client.create_registered_model("employment")
+    client.create_model_version(
+        "employment",
+        f"{run.info.artifact_uri}/model",
+        run.info.run_id,
+        tags={"modelops.train_id": "t1"},
+    )
+    client.create_model_version("employment", "s3://nowhere/model")
+    client.set_registered_model_alias("employment", "candidate", "1")
+    return "employment"
+
+
+def answer(ask: Callable[[], Awaitable[T]]) -> T:
+    async def main() -> T:
+        return await ask()
+
+    return asyncio.run(main())
+
+
+def failure(ask: Callable[[], Awaitable[Any]]) -> Failure:
+    with pytest.raises(ModelRegistryError) as caught:
+        answer(ask)
+    return caught.value.failure
+
+
+def test_a_walk_brings_all_aliases(
+    client: MlflowClient, registry: MlflowRegistry, employment: str
+) -> None:
+    names = [f"walked-{number}" for number in range(3)]
+    for name in names:
+        client.create_registered_model(name)
+    found = answer(registry.walk)
+    assert found[employment] == {"candidate": "1"}
+    assert [found[name] for name in names] == [{}, {}, {}]
+
+
+def test_a_walk_of_several_pages_is_complete(
+    client: MlflowClient,
+    registry: MlflowRegistry,
+    employment: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("modelops_operator.adapters.mlflow._PAGE", 1)
+    everything = {model.name for model in client.search_registered_models()}
+    assert len(everything) > 1
+    assert answer(registry.walk).keys() == everything
+
+
+def test_one_model_is_read_by_name(registry: MlflowRegistry, employment: str) -> None:
+    assert answer(lambda: registry.model(employment)) == {"candidate": "1"}
+
+
+def test_a_version_tells_its_training_and_its_run(
+    client: MlflowClient, registry: MlflowRegistry, employment: str
+) -> None:
+    version = answer(lambda: registry.version(employment, "1"))
+    assert version.train_id == "t1"
+    assert version.run_id == client.get_model_version(employment, "1").run_id
+    assert version.source.startswith("mlflow-artifacts:")
+    assert answer(lambda: registry.version(employment, "2")).train_id is None
+
+
+def test_a_file_is_read_through_the_servers_artifact_proxy(
+    registry: MlflowRegistry, employment: str
+) -> None:
+    content = answer(lambda: registry.read(employment, "1", "modelops/profile.json"))
+    assert content == b'{"rows": 1}'
+
+
+def test_what_is_missing_is_named(registry: MlflowRegistry, employment: str) -> None:
+    cases = {
+        Reason.MODEL_NOT_FOUND: lambda: registry.model("nobody"),
+        Reason.VERSION_NOT_FOUND: lambda: registry.version(employment, "99"),
+    }
+    for reason, ask in cases.items():
+        found = failure(ask)
+        assert (found.reason, found.permanent) == (reason, True)
+        assert "register it, or correct the spec" in found.message
+
+
+def test_a_missing_file_is_no_answer(registry: MlflowRegistry, employment: str) -> None:
+    found = failure(lambda: registry.read(employment, "1", "modelops/nothing.json"))
+    assert "modelops/nothing.json" in found.message
+
+
+def test_files_on_somebodys_disk_are_not_read(
+    client: MlflowClient, registry: MlflowRegistry, employment: str
+) -> None:
+    """Whoever registers a model chooses that path."""
+    version = answer(lambda: registry.version(employment, "1"))
+    found = failure(lambda: _read_from("/etc", registry, version.version))
+    assert found.reason == Reason.ARTIFACT_NOT_FOUND
+    assert "--artifacts-destination" in found.message
+
+
+async def _read_from(path: str, registry: MlflowRegistry, version: str) -> bytes:
+    class Lying:
+        """Stands in for a registry whose versions are at a path: this server refuses them."""
+
+        def get_model_version_download_uri(self, *_: str) -> str:
+            return path
+
+    registry._client = Lying()
+    return await registry.read("employment", version, "passwd")
+
+
+def test_a_server_that_is_down_is_asked_again() -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    registry = MlflowRegistry(address)
+    asked = [registry.walk, lambda: registry.model("a"), lambda: registry.version("a", "1")]
+    found = {failure(ask) for ask in asked}
+    assert found == {
+        Failure(
+            reason=Reason.REGISTRY_UNREACHABLE,
+            message=f"MLflow at {address} does not answer ([Errno 111] Connection refused); "
+            "it is asked again",
+            permanent=False,
+        )
+    }
+    registry.close()
+
+
+async def _serve(status: int, body: bytes) -> asyncio.Server:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(respond, "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason", "permanent"),
+    [
+        (401, b"who are you?", Reason.REGISTRY_DENIED, True),
+        (403, b"no", Reason.REGISTRY_DENIED, True),
+        (
+            403,
+            b'{"error_code": "PERMISSION_DENIED", "message": "no"}',
+            Reason.REGISTRY_DENIED,
+            True,
+        ),
+        (429, b"slowly", Reason.REGISTRY_UNREACHABLE, False),
+        (500, b"oh", Reason.REGISTRY_UNREACHABLE, False),
+        (200, b"<html>a proxy's login page</html>", Reason.REGISTRY_UNREACHABLE, False),
+        (200, b"", Reason.REGISTRY_UNREACHABLE, False),
+        (404, b"no such page", Reason.REGISTRY_UNREACHABLE, False),
+    ],
+)
+def test_what_a_server_may_answer(
+    status: int,
+    body: bytes,
+    reason: Reason,
+    permanent: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    async def main() -> Failure:
+        async with await _serve(status, body) as server:
+            port = server.sockets[0].getsockname()[1]
+            registry = MlflowRegistry(f"http://127.0.0.1:{port}")
+            try:
+                await registry.model("employment")
+            except ModelRegistryError as error:
+                return error.failure
+            finally:
+                registry.close()
+        raise AssertionError("there was an answer")
+
+    found = asyncio.run(main())
+    assert (found.reason, found.permanent) == (reason, permanent), found.message
+
+
+def test_a_read_leaves_no_file_behind(
+    registry: MlflowRegistry, employment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    answer(lambda: registry.read(employment, "1", "modelops/profile.json"))
+    assert list(tmp_path.iterdir()) == []

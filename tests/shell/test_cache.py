@@ -1,0 +1,106 @@
+"""What the cache believes when watches and lists contradict each other."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from modelops_operator.shell.cache import LAST_APPLIED, Cache, trimmed
+
+pytestmark = pytest.mark.unit
+
+KEY = ("ns", "a")
+
+
+def live(kind: str = "Deployment", name: str = "a", version: int = 10, **more: Any) -> Any:
+    metadata = {"namespace": "ns", "name": name, "uid": "u", "resourceVersion": str(version)}
+    return {"kind": kind, "metadata": {**metadata, **more}}
+
+
+def test_a_newer_object_replaces_an_older_one_and_not_the_other_way_round() -> None:
+    cache = Cache()
+    assert cache.put(live(version=10))
+    assert not cache.put(live(version=10))
+    assert not cache.put(live(version=9))
+    assert cache.put(live(version=100))
+    assert cache.get("Deployment", KEY) == live(version=100)
+
+
+def test_what_is_gone_does_not_come_back_through_an_older_list() -> None:
+    cache = Cache()
+    cache.put(live(version=10))
+    departed = cache.departed()
+    assert cache.drop(live(version=12))
+    assert not cache.put(live(version=11))
+    cache.forget_departed(departed)  # of a sweep that began before it went
+    assert not cache.put(live(version=11))
+    assert cache.put(live(version=13))
+
+
+def test_what_went_is_forgotten_after_a_whole_sweep() -> None:
+    cache = Cache()
+    cache.drop(live(version=12))
+    cache.forget_departed(cache.departed())
+    assert not cache.departed()
+
+
+def test_an_object_that_came_anew_is_not_dropped_by_the_end_of_its_predecessor() -> None:
+    cache = Cache()
+    cache.put(live(version=20))
+    assert not cache.drop(live(version=15))
+    assert cache.get("Deployment", KEY) is not None
+
+
+def test_a_sweep_drops_what_it_did_not_see_but_for_what_came_since() -> None:
+    cache = Cache()
+    for name, version in (("a", 10), ("b", 11), ("c", 30)):
+        cache.put(live(name=name, version=version))
+    gone = cache.prune("Deployment", {("ns", "a")}, listed_after=20)
+    assert gone == [live(name="b", version=11)]
+    assert set(cache.all("Deployment")) == {("ns", "a"), ("ns", "c")}
+
+
+def test_pods_are_found_by_their_deployment() -> None:
+    cache = Cache()
+    labels = {"modelops.dev/deployment": "employment"}
+    for name in ("b", "a"):
+        cache.put(live("Pod", name, labels=labels))
+    cache.put(live("Pod", "z", labels={"modelops.dev/deployment": "other"}))
+    assert [pod["metadata"]["name"] for pod in cache.pods_of(("ns", "employment"))] == ["a", "b"]
+    cache.drop(live("Pod", "a", version=11))
+    assert [pod["metadata"]["name"] for pod in cache.pods_of(("ns", "employment"))] == ["b"]
+
+
+def test_a_view_of_a_namespace_shows_what_comes_later() -> None:
+    cache = Cache()
+    view = cache.within("ModelImage", "ns")
+    cache.put(live("ModelImage"))
+    assert dict(cache.within("ModelImage", "ns")) == {"a": live("ModelImage")}
+    assert dict(cache.within("ModelImage", "other")) == {}
+    assert len(view) in {0, 1}  # of a kind that was not known it may stay empty
+
+
+def test_what_nobody_reads_is_not_kept() -> None:
+    annotations = {LAST_APPLIED: "{}", "modelops.dev/reconcile": "1"}
+    pod = live("Pod", managedFields=[{}], annotations=annotations) | {"spec": {}, "status": {}}
+    assert trimmed(pod) == live("Pod", annotations={"modelops.dev/reconcile": "1"}) | {"status": {}}
+    assert "spec" in trimmed(live() | {"spec": {}})
+    assert "managedFields" in pod["metadata"]  # the original is somebody else's
+
+
+Happening = st.tuples(st.integers(1, 8), st.booleans())
+
+
+@given(st.permutations(range(8)), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_in_whatever_order_events_arrive_the_newest_wins(
+    order: list[int], there: list[bool]
+) -> None:
+    cache = Cache()
+    for version in order:
+        event = live(version=version + 1)
+        if there[version]:
+            cache.put(event)
+        else:
+            cache.drop(event)
+    expected = live(version=8) if there[7] else None
+    assert cache.get("Deployment", KEY) == expected

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from modelops_runtime import problems
+from modelops_runtime import documentation, problems
 from modelops_runtime.answering import Answered, Answerer
 from modelops_runtime.problems import Refusal
 from modelops_runtime.recording import Recorder
@@ -26,6 +26,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 PATH: Final = "/predict"
 METADATA_PATH: Final = "/metadata"
+_PATHS: Final = {PATH, METADATA_PATH, "/"}
 LARGEST_BODY: Final = 32 * 2**20
 """Bytes. About 100,000 records of thirty fields."""
 _LARGEST_READ: Final = 8 * LARGEST_BODY
@@ -34,6 +35,7 @@ _ROWS: Final = {"rows"}
 _LONG: Final = 100_000
 """Bytes from which on a body is answered in a thread, so that shorter ones need not wait."""
 _JSON: Final = b"application/json"
+_HTML: Final = b"text/html; charset=utf-8"
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _LOG: Final = logging.getLogger("bentoml.modelops")
 
@@ -56,7 +58,7 @@ class Desk:
 
 
 class PredictMiddleware:
-    """Answers `POST /predict`, and `GET /metadata` from memory."""
+    """Answers `POST /predict`; also the page of Swagger UI and `/metadata`, from memory."""
 
     def __init__(self, app: Application, desk: Desk) -> None:
         self._app = app
@@ -64,12 +66,16 @@ class PredictMiddleware:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer, or pass on what is for others."""
-        if scope["type"] != "http" or scope["path"] not in {PATH, METADATA_PATH}:
+        if scope["type"] != "http" or scope["path"] not in _PATHS:
             await self._app(scope, receive, send)
-            return
-        if scope["path"] == METADATA_PATH:
+        elif scope["path"] == PATH:
+            await self._predict(scope, receive, send)
+        elif scope["path"] == METADATA_PATH:
             await self._send(send, HTTPStatus.OK, _JSON, self._desk.metadata)
-            return
+        else:
+            await self._send(send, HTTPStatus.OK, _HTML, documentation.PAGE)
+
+    async def _predict(self, scope: Message, receive: Receive, send: Send) -> None:
         start = perf_counter()
         try:
             body = await _body(scope, receive)

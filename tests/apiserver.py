@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from sandbox import toolchain
@@ -138,6 +139,20 @@ def _write_kubeconfig(path: Path, address: str) -> Path:
     }
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def http_client(kubeconfig: Path) -> httpx.Client:
+    """Open a connection to the API server of a kubeconfig that `running_apiserver` gave.
+
+    A hundred requests take two seconds; a hundred processes of kubectl take a minute.
+    """
+    (cluster,) = yaml.safe_load(kubeconfig.read_text())["clusters"]
+    return httpx.Client(
+        base_url=cluster["cluster"]["server"],
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        verify=ssl._create_unverified_context(),
+        timeout=30,
+    )
 
 
 class Kubectl:

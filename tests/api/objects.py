@@ -1,5 +1,6 @@
 """Objects that are taken or refused, by pydantic and by the API server alike."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ def manifest(kind: str, name: str, spec: Any) -> dict[str, Any]:
         "apiVersion": "modelops.dev/v1alpha1",
         "kind": kind,
         "metadata": {"name": name},
-        "spec": spec,
+        "spec": deepcopy(spec),
     }
 
 
@@ -125,7 +126,6 @@ GOOD = (
     Good(title="an alias that begins with v", spec=predictor(name="e", alias="v2-eu")),
     Good(title="no replicas", spec=serving(replicas=0)),
     Good(title="a thousand replicas", spec=serving(replicas=1000)),
-    Good(title="a whole number written as a fraction", spec=serving(replicas=2.0)),
     Good(title="empty sections", spec=serving() | {"monitoring": {"drift": {}, "outliers": {}}}),
     Good(title="null for absent", spec=serving(replicas=None, resources=None) | {"suspend": None}),
     Good(title="requests alone", spec=amounts({"cpu": "250m"})),
@@ -188,7 +188,7 @@ BAD = (
     Bad(title="models is null", spec={"models": None}, field="spec.models", says="is required",
         server_says="Required value"),
     Bad(title="models is a list", spec={"models": [PREDICTOR]}, field="spec.models",
-        says="must be an object with fields", server_says="must be of type object"),
+        says="must be an object with fields", server_says="unknown field"),
     Bad(title="a model is text", spec={"models": {"predictor": "employment"}}, field=_MODEL,
         says="must be an object with fields", server_says="must be of type object"),
     Bad(title="neither alias nor version", spec=predictor(name="employment"), field=_MODEL,
@@ -257,10 +257,12 @@ BAD = (
         says="must be at most 1000 (is 1001)", server_says="less than or equal to 1000"),
     Bad(title="replicas as text", spec=serving(replicas="2"), field=f"{_SERVING}.replicas",
         says="must be a whole number, without quotes", server_says="must be of type integer"),
+    Bad(title="a whole number written as a fraction", spec=serving(replicas=2.0),
+        field=f"{_SERVING}.replicas", says="must be a whole number", server_says="expected int64"),
     Bad(title="half a replica", spec=serving(replicas=1.5), field=f"{_SERVING}.replicas",
         says="must be a whole number", server_says="must be of type integer"),
     Bad(title="replicas as a boolean", spec=serving(replicas=True), field=f"{_SERVING}.replicas",
-        says="must be a whole number, without quotes", server_says="must be of type integer"),
+        says="must be a whole number, without quotes", server_says="must be of type int64"),
     Bad(title="a misspelt field", spec=serving(replica=2), field=f"{_SERVING}.replica",
         says="is not a field that this version knows; remove it, or correct its name",
         server_says="unknown field"),

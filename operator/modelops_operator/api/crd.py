@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -36,12 +35,15 @@ class _StructuralSchema(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Give nested objects the default `{}`, whose own defaults the API server fills in."""
+        """Write the defaults of nested objects out.
+
+        The API server checks the rules of a default before it fills in the defaults inside.
+        """
         default = self.get_default_value(schema)
         if default is None:
             return self.generate_inner(schema["schema"])
-        if isinstance(default, BaseModel):
-            return {**self.generate_inner(schema["schema"]), "default": {}}
+        if isinstance(default, Fields):
+            return {**self.generate_inner(schema["schema"]), "default": default.to_manifest()}
         return super().default_schema(schema)
 
 

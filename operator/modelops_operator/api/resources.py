@@ -210,7 +210,7 @@ class Serving(Fields):
     """How the models are served."""
 
     replicas: Annotated[Integer, Field(ge=0, le=1000)] = 1
-    """Number of pods. `kubectl scale` and autoscalers change it through the scale subresource."""
+    """Number of pods, 1 if not given; `kubectl scale` and autoscalers change it."""
     resources: Resources | None = None
     """Processor time and memory of each pod."""
 
@@ -231,9 +231,9 @@ class DriftThresholds(Fields):
     rules: ClassVar[tuple[Rule, ...]] = _WARN_WITHIN_ALERT
 
     warn: Annotated[Decimal, DecimalBetween("0", "10", example="0.25")] = Decimal("0.1")
-    """A feature whose PSI is above this is reported as a warning; in quotes: "0.1"."""
+    """A feature whose PSI is above this is reported as a warning; in quotes, "0.1" if not given."""
     alert: Annotated[Decimal, DecimalBetween("0", "10", example="0.25")] = Decimal("0.25")
-    """A feature whose PSI is above this sets DriftDetected; in quotes: "0.25"."""
+    """A feature whose PSI is above this sets DriftDetected; in quotes, "0.25" if not given."""
 
 
 class OutlierThresholds(Fields):
@@ -242,17 +242,17 @@ class OutlierThresholds(Fields):
     rules: ClassVar[tuple[Rule, ...]] = _WARN_WITHIN_ALERT
 
     warn: Annotated[Decimal, DecimalBetween("1", "1000", example="1.5")] = Decimal("1.5")
-    """A multiple above this is reported as a warning; in quotes: "1.5"."""
+    """A multiple above this is reported as a warning; in quotes, "1.5" if not given."""
     alert: Annotated[Decimal, DecimalBetween("1", "1000", example="1.5")] = Decimal(2)
-    """A multiple above this sets OutliersDetected; in quotes: "2"."""
+    """A multiple above this sets OutliersDetected; in quotes, "2" if not given."""
 
 
 class Monitoring(Fields):
     """How the traffic is watched."""
 
     window: Annotated[timedelta, DurationBetween("5s", "1h")] = timedelta(minutes=5)
-    """How long each pod counts before it reports. Short windows of little traffic are merged
-    until they hold enough rows for a verdict."""
+    """How long each pod counts before it reports, 5m if not given. Short windows of little traffic
+    are merged until they hold enough rows for a verdict."""
     drift: DriftThresholds = DriftThresholds()
     """When a feature counts as drifted."""
     outliers: OutlierThresholds = OutlierThresholds()

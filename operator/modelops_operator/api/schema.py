@@ -210,8 +210,8 @@ class DecimalBetween:
 
 
 def _whole_number(value: object) -> object:
-    """Let numbers through as the API server does: `2.0` is a whole number, `"2"` is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Let through what the API server lets through: neither `2.0` nor `"2"`."""
+    if isinstance(value, bool) or not isinstance(value, int):
         raise refusal("must be a whole number, without quotes")
     return value
 

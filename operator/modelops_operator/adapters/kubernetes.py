@@ -5,7 +5,9 @@ renewal; the typed half of that library would cost memory and hide unknown field
 """
 
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -83,7 +85,8 @@ class ApiError(Exception):
             return Reason.QUOTA_EXCEEDED
         if "cannot " in self.message and "User " in self.message:
             return Reason.FORBIDDEN
-        admission = self.status == 403 or "admission webhook" in self.message
+        denied = "denied request" in self.message or "denied the request" in self.message
+        admission = self.status == 403 or denied
         return Reason.ADMISSION_REFUSED if admission else Reason.CHILD_REFUSED
 
 
@@ -95,12 +98,18 @@ class Cluster:
 
     @classmethod
     async def connect(cls) -> "Cluster":
-        """Connect as the pod's service account, or as the kubeconfig says."""
+        """Connect as the pod's service account, or as the kubeconfig says. Raises ApiError."""
         configuration = Configuration()
-        try:
+        with suppress(config.ConfigException):
             config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
+            return cls(ApiClient(configuration))
+        try:
+            # The library reads the variable when it is imported, and never again.
+            path = os.environ.get("KUBECONFIG")
+            await config.load_kube_config(config_file=path, client_configuration=configuration)
+        except config.ConfigException as error:
+            told = f"no cluster to connect to ({error}): run in a pod, or set KUBECONFIG"
+            raise ApiError(0, told) from error
         return cls(ApiClient(configuration))
 
     async def close(self) -> None:
@@ -143,7 +152,7 @@ class Cluster:
     async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Apply a manifest on the server; fields that it had and has no more disappear.
 
-        With a `metadata.uid`, it is refused (409) where that very object is gone.
+        With a `metadata.uid`, it is refused (409, 422) where that very object is gone.
         """
         metadata = manifest["metadata"]
         return await self._json(

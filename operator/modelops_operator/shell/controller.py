@@ -18,7 +18,7 @@ from modelops_operator.core.reconcile import invalid, reconcile
 from modelops_operator.core.state import ChildRef, Health, Plan
 from modelops_operator.core.wishes import PREFIX
 from modelops_operator.shell.cache import Cache, Manifest, key_of, owner_of
-from modelops_operator.shell.execute import Executor, NotLeadingError
+from modelops_operator.shell.execute import Executor, NotLeadingError, OutdatedError
 from modelops_operator.shell.fleet import Fleet
 from modelops_operator.shell.follower import ModelFollower
 from modelops_operator.shell.gather import Gatherer, Memory
@@ -63,9 +63,9 @@ class Controller:
             log = _log.bind(namespace=key[0], name=key[1])
             try:
                 complete = await self._pass_over(key)
-            except NotLeadingError:
+            except (NotLeadingError, OutdatedError):
                 self.queue.done(key)
-                self.queue.add(key)  # In case that we lead again.
+                self.queue.add(key)
             except ApiError as error:
                 _PASSES.labels("failed").inc()
                 delay = self.queue.retry(key)
@@ -84,7 +84,8 @@ class Controller:
     async def _pass_over(self, key: Key) -> bool:
         """Do what is to be done for one object; False where something was refused.
 
-        Raises ApiError where the API server did not answer, NotLeadingError where we lead no more.
+        Raises ApiError where the API server did not answer, NotLeadingError where we lead no more,
+        OutdatedError where things are not as they were known.
         """
         live = self.cache.get(KIND, key)
         if live is None:

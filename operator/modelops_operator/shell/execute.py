@@ -33,6 +33,10 @@ class NotLeadingError(Exception):
     """Another replica has taken over: nothing more is to be written."""
 
 
+class OutdatedError(Exception):
+    """An object is not the one that was decided about: decide again."""
+
+
 class Executor:
     """Writes what a plan says, in its order, as long as we lead."""
 
@@ -50,7 +54,10 @@ class Executor:
         return self._leadership.leading
 
     async def write(self, plan: Plan, owner: Owner) -> dict[ChildRef, Failure]:
-        """Create, apply and delete; give what the API server refused."""
+        """Create, apply and delete; give what the API server refused.
+
+        Raises NotLeadingError, OutdatedError.
+        """
         refused: dict[ChildRef, Failure] = {}
         if plan.image is not None:
             await _guarded(_ref(plan.image), self._create_image(plan.image), refused)
@@ -99,12 +106,23 @@ class Executor:
 
     async def _apply(self, manifest: Manifest) -> None:
         await self._allowed(manifest["kind"], "apply")
-        metadata = manifest["metadata"]
+        resource, metadata = CHILDREN[manifest["kind"]], manifest["metadata"]
         known = self._cache.get(manifest["kind"], (metadata["namespace"], metadata["name"]))
-        if known is not None:
-            # Meanwhile it may have been replaced by somebody else's of the same name.
-            manifest = {**manifest, "metadata": {**metadata, "uid": known["metadata"]["uid"]}}
-        self._cache.put(await self._cluster.apply(CHILDREN[manifest["kind"]], manifest))
+        if known is None:
+            self._cache.put(await self._cluster.apply(resource, manifest))
+            return
+        # Meanwhile it may have been replaced by somebody else's of the same name.
+        identified = {**manifest, "metadata": {**metadata, "uid": known["metadata"]["uid"]}}
+        try:
+            self._cache.put(await self._cluster.apply(resource, identified))
+        except ApiError as error:
+            if error.status not in {409, 422}:
+                raise
+            live = await self._cluster.get(resource, metadata["namespace"], metadata["name"])
+            if live is not None and live["metadata"]["uid"] == known["metadata"]["uid"]:
+                raise
+            self._cache.drop(known)
+            raise OutdatedError from error
 
     async def _delete(self, ref: ChildRef, owner: Owner) -> None:
         await self._allowed(ref.kind, "delete")

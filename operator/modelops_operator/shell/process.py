@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from modelops_operator.adapters.kubernetes import ApiError
 from modelops_operator.api.config import ConfigError, OperatorConfig, configured_path, load
 
 _log = structlog.get_logger()
@@ -38,13 +39,12 @@ def log_as_json() -> None:
 
 
 def run_process(run: Callable[[OperatorConfig], Coroutine[Any, Any, None]]) -> None:
-    """Read the configuration and run; without a usable one, say why and exit 1."""
+    """Read the configuration and run; where that cannot be, say why and exit 1."""
     log_as_json()
     try:
-        config = load(configured_path())
-    except ConfigError as error:
+        asyncio.run(run(load(configured_path())))
+    except (ConfigError, ApiError) as error:
         sys.exit(str(error))
-    asyncio.run(run(config))
 
 
 class Stop:

@@ -85,7 +85,7 @@ def release(mlflow: Any, folder: Path, seed: str) -> Sequence[ImageModel]:
         place = folder / seed / role
         place.mkdir(parents=True)
         content = {name: data + seed.encode() for name, data in files.items()}
-        settings = flavor.write_data(place, role, KINDS[role], content)
+        settings = flavor.write_data(place, str(role), KINDS[role], content)
         description = yaml.safe_dump({"flavors": {"modelops": settings, "python_function": {}}})
         extra = {
             "MLmodel": description.encode(),
@@ -256,7 +256,7 @@ async def test_the_same_again_is_the_same_and_sends_nothing(
 
 
 async def test_is_the_same_in_another_process_folder_and_registry_path(
-    first: tuple[ModelImageSpec, BuiltImage], configure: Configure, tmp_path: Path
+    first: tuple[ModelImageSpec, BuiltImage], registry: Any, configure: Configure, tmp_path: Path
 ) -> None:
     """Nothing is remembered under another prefix, so all of it is made anew."""
     config = configure(registry={"prefix": "elsewhere"})
@@ -271,7 +271,11 @@ async def test_is_the_same_in_another_process_folder_and_registry_path(
         umask=0o077,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == first[1].digest
+    found = result.stdout.strip()
+    if found != first[1].digest:  # tell which layer it is
+        there = await read_image(registry, f"{spec.repository}@{found}")
+        assert there == await read_image(registry, first[1].reference)
+    assert found == first[1].digest
     assert leftovers(tmp_path) == []
 
 
@@ -287,7 +291,7 @@ async def test_a_model_without_our_flavor_brings_its_requirements(
 ) -> None:
     files = {
         "MLmodel": b"flavors: {python_function: {}}",
-        "requirements.txt": b"tomli-w==1.2.0\n",
+        "requirements.txt": b"iniconfig==2.1.0\n",
         "model.pkl": b"never loaded",
     }
     spec = spec_of([mlflow.register("plain", files, tmp_path / "in")], configuration, "plain")
@@ -296,7 +300,7 @@ async def test_a_model_without_our_flavor_brings_its_requirements(
     folder = tmp_path / "out"
     folder.mkdir()
     await unpack(registry, built.reference, folder)
-    assert (folder / SITE / "tomli_w").is_dir()
+    assert (folder / SITE / "iniconfig").is_dir()
     assert (folder / SITE / "bentoml").is_dir()
     assert (folder / "opt/bento/src/models/predictor/model.pkl").read_bytes() == b"never loaded"
     again = await build(configuration, spec)
@@ -335,7 +339,7 @@ async def test_a_damaged_file_is_refused(
 ) -> None:
     place = tmp_path / "in"
     place.mkdir()
-    settings = flavor.write_data(place, Role.PREDICTOR, "treelite", FILES[Role.PREDICTOR])
+    settings = flavor.write_data(place, "predictor", "treelite", FILES[Role.PREDICTOR])
     description = yaml.safe_dump({"flavors": {"modelops": settings}}).encode()
     damaged = {"MLmodel": description, f"{flavor.DATA}/model.treelite": b"other trees"}
     spec = spec_of([mlflow.register("damaged", damaged, place)], configuration, "damaged")
@@ -379,15 +383,14 @@ async def test_a_build_that_is_cancelled_leaves_nothing_behind(
     config = OperatorConfig.model_validate(configure(registry={"prefix": "cancelled"}))
     started = asyncio.Event()
 
-    def progress(step: str, _pushed: int) -> None:
-        if step == "Installing packages":
+    def progress(step: str, pushed: int) -> None:
+        if step == "Installing packages" and pushed > 1_000_000:
             started.set()
 
     spec = first[0].model_copy(update={"repository": f"{config.registry.host}/cancelled/it"})
     async with Builder(config) as builder:
         building = asyncio.create_task(builder.build(spec, progress))
         await started.wait()
-        await asyncio.sleep(0.5)
         building.cancel()
         with pytest.raises(asyncio.CancelledError):
             await building

@@ -25,7 +25,6 @@ from modelops_operator.builder.image import (
     Repository,
     canonical,
     copy_layer,
-    read_image,
 )
 from modelops_operator.builder.layers import Layer, write_layer
 from modelops_operator.builder.lock import Lock, LockedWheel
@@ -33,8 +32,9 @@ from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Transfer
 from modelops_operator.builder.wheels import PREFIX, WheelStore, frame, installed
 
-LAYOUT: Final = 1
-"""Raised whenever the same wheels give another layer: older layers are then not used again."""
+LAYOUT: Final = 2
+"""Raised whenever the same wheels give another layer, or layers are remembered in another form:
+those made before are then not used again."""
 SINGLES: Final = 24
 """The largest wheels get a layer each; the others share one."""
 VARIABLES: Final = {
@@ -97,7 +97,6 @@ class Environments:
     def __init__(self, cache: Repository) -> None:
         self._registry = cache.registry
         self._cache = cache
-        self._images: dict[str, Image] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._processors = asyncio.Semaphore(os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "layers")
@@ -131,16 +130,11 @@ class Environments:
 
     async def _remembered(self, repository: str, tag: str) -> Image | None:
         manifest = await self._registry.manifest(repository, tag)
-        if manifest is None:
-            return None
-        if manifest.digest not in self._images:
-            image = await read_image(self._registry, repository, manifest.content)
-            self._images[manifest.digest] = image
-        return self._images[manifest.digest]
+        return None if manifest is None else Image.recall(manifest.content)
 
     async def _remember(self, repository: str, tag: str, image: Image) -> None:
         await self._registry.ensure(repository, image.config_blob())
-        await self._registry.put_manifest(repository, tag, image.manifest({}))
+        await self._registry.put_manifest(repository, tag, image.remembered())
 
     async def _mount(self, repository: str, image: Image, job: Job) -> None:
         destination = Repository(self._registry, repository)
@@ -173,7 +167,7 @@ class Environments:
         tag = group.tag(target.python)
         known = await self._registry.manifest(self._cache.name, tag)
         if known is not None:
-            layer = Layer.read(known.parsed()["layers"][0])
+            (layer,) = Image.recall(known.content).layers
             job.transfer.count(layer.size, sent=False)
             return layer
         async with asyncio.TaskGroup() as tasks:

@@ -14,6 +14,8 @@ from modelops_operator.builder.target import Target
 
 CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 USER: Final = "65532"
+RECIPE: Final = "modelops.dev/image"
+"""Annotation on environments: what else than layers they are, so that one request reads all."""
 CREATED: Final = "1970-01-01T00:00:00Z"
 """Every image's time of creation: the same content is the same image, whenever it is built."""
 _INDEXES: Final = {INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"}
@@ -57,6 +59,19 @@ class Image:
                 "annotations": dict(annotations),
             }
         )
+
+    def remembered(self) -> bytes:
+        """Write the manifest in a way that `recall` reads without the image configuration."""
+        recipe = {"architecture": self.architecture, "config": self.config}
+        return self.manifest({RECIPE: canonical(recipe).decode()})
+
+    @classmethod
+    def recall(cls, manifest: bytes) -> "Image":
+        """Read a manifest that `remembered` wrote."""
+        parsed = json.loads(manifest)
+        recipe = json.loads(parsed["annotations"][RECIPE])
+        layers = tuple(Layer.read(descriptor) for descriptor in parsed["layers"])
+        return cls(layers=layers, config=recipe["config"], architecture=recipe["architecture"])
 
     def extended(
         self,

@@ -69,9 +69,13 @@ class Layer:
 
     def descriptor(self) -> dict[str, Any]:
         """Write it as manifests do."""
-        annotations = {DIFF_ID: self.diff_id, CONTENT: self.content} if self.content else {}
-        plain = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
-        return plain | ({"annotations": annotations} if annotations else {})
+        content = {CONTENT: self.content} if self.content else {}
+        return {
+            "mediaType": self.media_type,
+            "digest": self.digest,
+            "size": self.size,
+            "annotations": {DIFF_ID: self.diff_id} | content,
+        }
 
     @classmethod
     def read(cls, descriptor: Mapping[str, Any], diff_id: str | None = None) -> "Layer":

@@ -178,6 +178,7 @@ def _extract(root: Path) -> None:
 
 def _tidy(root: Path) -> None:
     authorities = sorted(root.glob("usr/share/ca-certificates/mozilla/*.crt"))
+    bundle = "".join(path.read_text() for path in authorities)
     # Scanners look here for the packages of images in which nothing was installed.
     described = {
         f"var/lib/dpkg/status.d/{package.name.partition('_')[0]}": run(
@@ -196,7 +197,6 @@ def _tidy(root: Path) -> None:
     for name, mode in _FOLDERS.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         (root / name).chmod(mode)
-    bundle = "".join(path.read_text() for path in authorities)
     files = {**_FILES, **described, "etc/ssl/certs/ca-certificates.crt": bundle}
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,19 @@
 """Fixtures of the shell's tests."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+import itertools
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.jumping_loop import JumpingLoop
 
+if TYPE_CHECKING:
+    from tests.shell.operating import World
+
+_numbers = itertools.count()
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -20,3 +26,37 @@ def run() -> Run:
             return runner.run(main)
 
     return run_in_jumps
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real MLflow server."""
+    from tests.mlflow_server import running_mlflow
+
+    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def system(apiserver: Path) -> Path:
+    """The API server with the operator's namespace."""
+    from tests.apiserver import Kubectl
+
+    Kubectl(apiserver)("create", "namespace", "modelops-system")
+    return apiserver
+
+
+@pytest.fixture
+def world(system: Path, tracking_uri: str) -> Iterator["World"]:
+    """A namespace of its own for each test."""
+    from mlflow import MlflowClient
+
+    from tests.apiserver import Kubectl
+    from tests.shell.operating import World
+
+    name, kubectl = f"test-{next(_numbers)}", Kubectl(system)
+    kubectl("create", "namespace", name)
+    yield World(kubectl, name, MlflowClient(tracking_uri, tracking_uri))
+    kubectl("-n", name, "delete", "modeldeployments", "--all")
+    kubectl("-n", "modelops-system", "delete", "modelimages", "--all")
+    kubectl("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,255 @@
+"""The whole operator's process, against a real API server and a real MLflow."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.shell.operating import (
+    CHILDREN,
+    Process,
+    World,
+    configuration,
+    eventually,
+    running,
+)
+
+pytestmark = pytest.mark.contract
+
+KINDS = {"ServiceAccount", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment"}
+QUIET = 5.0
+"""Seconds in which nothing is to be written: several polls and a sweep."""
+
+
+@pytest.fixture(scope="module")
+def operator(
+    system: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Process]:
+    folder = tmp_path_factory.mktemp("operator")
+    process = Process(system, configuration(tracking_uri), folder)
+    with running(process):
+        yield process
+        assert process.end() == 0
+    (line,) = [line for line in process.log().splitlines() if '"stops"' in line]
+    assert json.loads(line)["signal"] == "SIGTERM"
+    assert "crashed" not in process.log()
+
+
+def children(world: World, name: str) -> set[str]:
+    return {live["kind"] for live in world.list(CHILDREN) if live["metadata"]["name"] == name}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_model_that_is_not_there_is_told_and_followed_when_it_comes(world: World) -> None:
+    world.deployment("employment")
+    stalled = eventually(lambda: world.condition("employment", "Stalled"))
+    assert (stalled["reason"], stalled["status"]) == ("ModelNotFound", "True")
+    assert f"{world.namespace}-employment" in stalled["message"]
+    assert world.status("employment")["observedGeneration"] == 1
+    world.register("employment")
+    eventually(lambda: world.image("employment"))
+    assert not world.condition("employment", "Stalled")
+
+
+def test_from_apply_to_ready(world: World, operator: Process) -> None:
+    reference = world.serve("employment")
+    assert children(world, "employment") == KINDS
+    live = world.live("deployment", "employment")
+    assert live["spec"]["template"]["spec"]["containers"][0]["image"] == reference
+    status = world.status("employment")
+    assert status["image"]["reference"] == reference
+    assert status["models"][0]["version"] == "1"
+    assert status["readyReplicas"] == 1
+    told = [line for line in operator.decisions() if line["namespace"] == world.namespace]
+    assert told[-1]["ready"] == "True"
+    assert all(one != other for one, other in pairwise(told))
+
+
+@pytest.mark.usefixtures("operator")
+def test_nothing_is_ever_written_to_the_users_part_of_the_object(world: World) -> None:
+    world.serve("employment")
+    live = world.live("modeldeployment", "employment")
+    assert not live["metadata"].keys() & {"finalizers", "annotations", "labels"}
+    text = world.kubectl(
+        *("-n", world.namespace, "get", "modeldeployment", "employment"),
+        *("-o", "json", "--show-managed-fields"),
+    )
+    fields = json.loads(text)["metadata"]["managedFields"]
+    ours = [one for one in fields if one["manager"] == "modelops-operator"]
+    assert [one["subresource"] for one in ours] == ["status"]
+    assert {one["manager"] for one in fields} == {"modelops-operator", "kubectl"}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_brand_new_object_is_resolved_at_once(world: World) -> None:
+    world.register("employment")
+    started = time.monotonic()
+    world.deployment("employment")
+    eventually(lambda: world.image("employment"))
+    assert time.monotonic() - started < 5  # two calls of kubectl on a busy machine included
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_child_that_is_edited_or_deleted_comes_back(world: World) -> None:
+    world.serve("employment")
+    place = ("-n", world.namespace)
+    world.kubectl(*place, "scale", "deployment", "employment", "--replicas=0")
+    eventually(lambda: world.live("deployment", "employment")["spec"]["replicas"] == 1)
+    patch = '{"spec": {"ports": [{"name": "http", "port": 80, "targetPort": 9}]}}'
+    world.kubectl(*place, "patch", "service", "employment", "-p", patch)
+
+    def port() -> object:
+        return world.live("service", "employment")["spec"]["ports"][0]["targetPort"]
+
+    eventually(lambda: port() == "http")
+    for kind in KINDS:
+        before = world.live(kind, "employment")["metadata"]["uid"]
+        world.kubectl(*place, "delete", kind, "employment")
+        eventually(lambda kind=kind: world.get(kind, "employment"))  # type: ignore[misc]
+        assert world.live(kind, "employment")["metadata"]["uid"] != before
+    label = "app.kubernetes.io/managed-by"
+    world.kubectl(*place, "label", "service", "employment", f"{label}-")
+    eventually(lambda: label in world.live("service", "employment")["metadata"]["labels"])
+
+
+def test_nothing_is_written_once_converged(world: World, operator: Process) -> None:
+    world.serve("employment")
+    world.deployment("absent")
+    eventually(lambda: world.reason("absent", "Stalled") == "ModelNotFound")
+    time.sleep(2)  # for what the last event set off
+    before, writes = world.versions(), operator.writes()
+    time.sleep(QUIET)
+    assert operator.writes() == writes
+    assert world.versions() == before
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_object_of_somebody_else_is_neither_touched_nor_adopted(world: World) -> None:
+    place = ("-n", world.namespace)
+    world.kubectl(*place, "create", "service", "clusterip", "employment", "--tcp=80:80")
+    theirs = world.get("service", "employment")
+    world.register("employment")
+    world.deployment("employment")
+    eventually(lambda: world.reason("employment", "Available") == "NameCollision")
+    world.build("employment")
+    eventually(lambda: world.reason("employment", "Stalled") == "NameCollision")
+    assert world.get("service", "employment") == theirs
+    assert children(world, "employment") == {"Service"}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_moved_alias_is_followed(world: World) -> None:
+    world.serve("employment")
+    world.register("employment", version=2)
+    reference = world.build("employment", version=2)
+    eventually(lambda: world.status("employment")["image"]["reference"] == reference)
+    assert world.status("employment")["models"][0]["version"] == "2"
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_broken_edit_leaves_what_runs_alone(world: World) -> None:
+    reference = world.serve("employment")
+    world.deployment("employment", models={"predictor": {"name": "nobody", "alias": "candidate"}})
+    eventually(lambda: world.reason("employment", "Stalled") == "ModelNotFound")
+    assert world.condition("employment", "Ready")["status"] == "True"
+    live = world.live("deployment", "employment")
+    assert live["spec"]["template"]["spec"]["containers"][0]["image"] == reference
+    world.deployment("employment")
+    eventually(lambda: not world.condition("employment", "Stalled"))
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_suspended_object_is_left_alone(world: World) -> None:
+    world.serve("employment")
+    world.deployment("employment", suspend=True)
+    eventually(lambda: world.reason("employment", "Ready") == "Suspended")
+    world.kubectl("-n", world.namespace, "scale", "deployment", "employment", "--replicas=5")
+    time.sleep(1)
+    live = world.live("deployment", "employment")
+    assert live["spec"]["replicas"] == 5
+
+
+def test_a_deleted_object_is_forgotten(world: World, operator: Process) -> None:
+    world.serve("employment")
+    started = time.monotonic()
+    world.kubectl("-n", world.namespace, "delete", "modeldeployment", "employment")
+    assert time.monotonic() - started < 5  # nothing holds it back
+    time.sleep(2)
+    writes = operator.writes()
+    world.kubectl("-n", world.namespace, "delete", CHILDREN, "--all")
+    time.sleep(1)
+    assert operator.writes() == writes
+    assert children(world, "employment") == set()
+
+
+@pytest.mark.usefixtures("operator")
+def test_events_tell_of_transitions_only(world: World) -> None:
+    world.serve("employment")
+    told = [
+        event["reason"]
+        for event in world.list("events")
+        if event["involvedObject"]["name"] == "employment"
+    ]
+    assert len(told) == len(set(told))
+    assert {"Resolved", "Built", "Serving"} <= set(told)
+
+
+def test_killed_at_any_moment_and_started_again_it_comes_to_the_same(
+    world: World, operator: Process
+) -> None:
+    world.serve("employment")
+    time.sleep(2)
+    before = world.versions()
+    operator.end(signal.SIGKILL)
+    operator.start()
+    time.sleep(QUIET)
+    assert operator.writes() == 0
+    assert world.versions() == before
+    operator.end(signal.SIGKILL)
+    world.kubectl("-n", world.namespace, "delete", "service", "employment")
+    world.register("employment", version=2)
+    operator.start()
+    world.build("employment", version=2)
+    eventually(lambda: world.status("employment")["models"][0]["version"] == "2")
+    assert children(world, "employment") == KINDS
+
+
+def test_two_replicas_and_one_of_them_acts(
+    world: World, system: Path, tracking_uri: str, tmp_path: Path
+) -> None:
+    election = {"leaseName": "pair"}
+    config = configuration(tracking_uri, leaderElection=election)
+    first, second = (Process(system, config, tmp_path / name) for name in ("first", "second"))
+    with running(first), running(second):
+        world.deployment("employment")
+        eventually(lambda: world.reason("employment", "Stalled") == "ModelNotFound")
+        assert first.writes() > 0
+        assert second.writes() == 0
+        # A clean stop hands over at once.
+        assert first.end() == 0
+        started = time.monotonic()
+        world.deployment("second")
+        eventually(lambda: world.reason("second", "Stalled") == "ModelNotFound")
+        assert time.monotonic() - started < 6
+        # A leader that is paused for longer than its lease writes nothing when it goes on.
+        first.start()
+        assert second.popen is not None
+        second.popen.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        world.deployment("third")
+        eventually(lambda: world.reason("third", "Stalled") == "ModelNotFound", 30)
+        assert time.monotonic() - started < 20
+        before = world.versions()
+        second.popen.send_signal(signal.SIGCONT)
+        world.kubectl(
+            *("-n", world.namespace, "delete", "service", "third", "--wait=false"),
+        )
+        eventually(lambda: children(world, "third") >= {"Service"})
+        writes = second.writes()
+        time.sleep(3)
+        assert second.writes() == writes
+        assert before.keys() <= world.versions().keys()

@@ -22,6 +22,12 @@ TOKEN = "administrator-of-a-test"
 START = 60.0
 
 
+def program(name: str) -> Path:
+    """Give the path of a program of the sandbox's, and build it if nobody did."""
+    module = next(module for module in toolchain.ALL if name in module.programs)
+    return toolchain.binaries(module) / name
+
+
 @contextmanager
 def running_apiserver(folder: Path) -> Iterator[Path]:
     """Start both on free loopback ports, give the administrator's kubeconfig, end both.
@@ -37,7 +43,7 @@ def running_apiserver(folder: Path) -> Iterator[Path]:
             _process(
                 folder / "etcd.log",
                 [
-                    str(toolchain.path("etcd")),
+                    str(program("etcd")),
                     f"--data-dir={folder / 'etcd'}",
                     f"--listen-client-urls={etcd}",
                     f"--advertise-client-urls={etcd}",
@@ -53,7 +59,7 @@ def running_apiserver(folder: Path) -> Iterator[Path]:
             _process(
                 folder / "apiserver.log",
                 [
-                    str(toolchain.path("kube-apiserver")),
+                    str(program("kube-apiserver")),
                     f"--etcd-servers={etcd}",
                     "--bind-address=127.0.0.1",
                     "--advertise-address=127.0.0.1",
@@ -85,7 +91,7 @@ def _free_ports(count: int) -> Sequence[int]:
 
 
 def _make_service_account_keys(folder: Path) -> None:
-    command = [str(toolchain.path("kubeadm")), "init", "phase", "certs", "sa", "--cert-dir"]
+    command = [str(program("kubeadm")), "init", "phase", "certs", "sa", "--cert-dir"]
     subprocess.run([*command, str(folder)], check=True, capture_output=True)
 
 
@@ -160,7 +166,7 @@ class Kubectl:
 
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
-        self._program = str(toolchain.path("kubectl"))
+        self._program = str(program("kubectl"))
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl and give what it printed; fail with its own words."""

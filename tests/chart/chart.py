@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from sandbox import toolchain
+from tests.apiserver import program
 
 CHART = Path(__file__).parents[2] / "charts" / "modelops-operator"
 DIGEST = "sha256:" + "0" * 64
@@ -65,7 +65,7 @@ def helm(
     """Run Helm and give everything that came of it."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
     return subprocess.run(
-        [str(toolchain.path("helm")), *arguments],
+        [str(program("helm")), *arguments],
         input=stdin,
         capture_output=True,
         text=True,

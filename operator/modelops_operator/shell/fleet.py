@@ -34,14 +34,14 @@ class Fleet:
         """Give the objects that name a model."""
         return self._keys.get(model, set())
 
-    def followed(self) -> Mapping[str, Collection[str]]:
+    def models(self) -> Mapping[str, Collection[str]]:
         """Give every model that is named, with the aliases of it that are followed."""
         found: dict[str, set[str]] = {name: set() for name in self._keys}
         for references in self._references.values():
             for name, alias in references:
                 if alias is not None:
                     found[name].add(alias)
-        return {name: aliases for name, aliases in found.items() if aliases}
+        return found
 
 
 def _references(live: Manifest) -> frozenset[Reference]:

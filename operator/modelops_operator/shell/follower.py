@@ -7,6 +7,7 @@ does not show is asked for by name before anybody is told that it is not there.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -76,8 +77,7 @@ class ModelFollower:
         found = await self._read_all(wanted)
         moved = {name for name, known in found.items() if self._keep(name, known)}
         moved |= await self._ask_for_versions()
-        for name in self._models.keys() - wanted.keys():
-            del self._models[name]
+        self._retain(wanted.keys())
         if moved:
             _MOVES.inc(len(moved))
             _log.info("models moved", models=sorted(moved))
@@ -122,6 +122,14 @@ class ModelFollower:
             return False  # Somebody asked for this model while the walk was under way.
         self._models[name] = known
         return before is not None and before.answer != known.answer
+
+    def _retain(self, wanted: AbstractSet[str]) -> None:
+        """Forget what nobody names any more."""
+        for name in self._models.keys() - wanted:
+            del self._models[name]
+        for name, version in list(self._failed_versions):
+            if name not in wanted:
+                del self._failed_versions[name, version]
 
     async def _ask_for_versions(self) -> set[str]:
         """Ask again for the versions that were not to be had; give the models that have news."""

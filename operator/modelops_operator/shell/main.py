@@ -59,7 +59,7 @@ async def operate(config: OperatorConfig) -> None:
         follower = ModelFollower(
             registry,
             interval=config.mlflow.poll_interval,
-            wanted=fleet.followed,
+            wanted=fleet.models,
             moved=listener.moved,
         )
         controller = Controller(

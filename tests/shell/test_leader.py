@@ -1,0 +1,142 @@
+"""Leader election by a Lease of a real API server, with a clock that can be set forward."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from modelops_operator.adapters.kubernetes import LEASES, Cluster
+from modelops_operator.shell import leader
+from modelops_operator.shell.leader import LEASE_SECONDS, RENEWAL_DEADLINE, Always, Leader
+
+pytestmark = pytest.mark.contract
+
+
+class Clock:
+    """Stands in for `time` in the module: it goes as usual, and jumps when told."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(leader, "time", clock)
+    return clock
+
+
+Main = Callable[[Cluster], Awaitable[None]]
+
+
+@pytest.fixture
+def connected(system: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Main], None]:
+    monkeypatch.setenv("KUBECONFIG", str(system))
+
+    async def run(main: Main) -> None:
+        cluster = await Cluster.connect()
+        try:
+            await main(cluster)
+        finally:
+            await cluster.close()
+
+    return lambda main: asyncio.run(run(main))
+
+
+def replica(cluster: Cluster, lease: str, name: str) -> Leader:
+    return Leader(cluster, namespace="modelops-system", lease=lease, identity=name)
+
+
+async def holder(cluster: Cluster, lease: str) -> tuple[str, int]:
+    live = await cluster.get(LEASES, "modelops-system", lease)
+    assert live is not None
+    return live["spec"]["holderIdentity"], live["spec"]["leaseTransitions"]
+
+
+def test_one_of_two_leads_until_it_falls_silent(
+    connected: Callable[[Main], None], clock: Clock
+) -> None:
+    async def main(cluster: Cluster) -> None:
+        first, second = replica(cluster, "one", "first"), replica(cluster, "one", "second")
+        assert await first._attempt()
+        assert not await second._attempt()
+        assert await first._attempt()  # renews
+        assert not await second._attempt()  # sees the renewal
+        clock.ahead += LEASE_SECONDS - 1
+        assert not await second._attempt()
+        clock.ahead += 1.5
+        assert await second._attempt()
+        assert not await first._attempt()
+        assert await holder(cluster, "one") == ("second", 1)
+
+    connected(main)
+
+
+def test_of_two_that_find_it_free_one_gets_it(connected: Callable[[Main], None]) -> None:
+    async def main(cluster: Cluster) -> None:
+        replicas = [replica(cluster, "race", f"r{number}") for number in range(5)]
+        took = await asyncio.gather(*(each._attempt() for each in replicas))
+        assert sum(took) == 1
+
+    connected(main)
+
+
+def test_who_was_paused_for_longer_than_the_deadline_does_not_lead(
+    connected: Callable[[Main], None], clock: Clock
+) -> None:
+    async def main(cluster: Cluster) -> None:
+        replicated = replica(cluster, "paused", "first")
+        running = asyncio.create_task(replicated.run())
+        await asyncio.wait_for(replicated.wait(), 5)
+        assert replicated.leading
+        clock.ahead += RENEWAL_DEADLINE
+        assert not replicated.leading
+        await asyncio.wait_for(replicated.wait(), 5)  # it renews: nobody else took it
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    connected(main)
+
+
+def test_who_ends_lets_go(connected: Callable[[Main], None]) -> None:
+    async def main(cluster: Cluster) -> None:
+        first, second = replica(cluster, "handed", "first"), replica(cluster, "handed", "second")
+        running = asyncio.create_task(first.run())
+        await asyncio.wait_for(first.wait(), 5)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert not first.leading
+        assert (await holder(cluster, "handed"))[0] == ""
+        assert await second._attempt()
+        assert await holder(cluster, "handed") == ("second", 1)
+
+    connected(main)
+
+
+def test_a_server_that_is_down_ends_the_lead(
+    connected: Callable[[Main], None], clock: Clock
+) -> None:
+    async def main(cluster: Cluster) -> None:
+        replicated = replica(cluster, "down", "first")
+        assert await replicated._attempt()
+        host = cluster.client.configuration.host
+        cluster.client.configuration.host = "https://127.0.0.1:1"
+        assert not await replicated._attempt()
+        clock.ahead += RENEWAL_DEADLINE
+        assert not replicated.leading
+        cluster.client.configuration.host = host
+        assert await replicated._attempt()
+
+    connected(main)
+
+
+def test_without_an_election_there_is_nothing_to_wait_for() -> None:
+    async def main() -> None:
+        await asyncio.wait_for(Always().wait(), 1)
+        assert Always().leading
+
+    asyncio.run(main())

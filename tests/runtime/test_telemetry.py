@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelops_runtime.profile import MOST_BINS, Histogram
 from modelops_runtime.telemetry import (
@@ -117,6 +117,8 @@ def test_a_feature_that_fits_into_no_line_is_an_error() -> None:
         replace(LINE, features=(huge,)).encode()
 
 
+# On a busy machine it takes long to make the lines.
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(lines(bins=3), min_size=2, max_size=6), st.integers(1, 5))
 def test_merges_by_addition_in_any_order(several: list[Line], cut: int) -> None:
     mine = [

@@ -1,0 +1,673 @@
+"""The Bento from the outside: real `bentoml serve` processes, spoken to over HTTP."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import lightgbm
+import numpy as np
+import orjson
+import pytest
+import treelite
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from modelops_runtime import bento, flavor
+from modelops_runtime.outlier import Mahalanobis
+from modelops_runtime.profile import Profile
+from modelops_runtime.schema import Input, Output, Schema
+from modelops_runtime.telemetry import LONGEST_LINE, Line, merge
+
+pytestmark = pytest.mark.contract
+
+PATIENCE = 120
+NAMES = {
+    "predictor": "main.ml.employment/12",
+    "drift": "employment_drift/3",
+    "outlier": "employment_outlier/7",
+}
+SCHEMA = Schema(
+    (
+        Input(name="AGEP", kind="number", integer=True, nullable=False, minimum=16, maximum=95),
+        Input(name="WAGP", kind="number"),
+        Input(name="SEX", kind="category", levels=("1", "2"), nullable=False),
+        Input(name="MAR", kind="category", levels=("1", "2", "3", "4", "5")),
+    ),
+    Output(kind="classifier", name="employed", classes=("no", "yes")),
+)
+GOOD = {"AGEP": 34, "WAGP": 41000.0, "SEX": "1", "MAR": 5}
+
+
+# --- models and the Bento around them --------------------------------------------------------
+
+
+def _records(count: int, seed: int) -> list[dict[str, Any]]:
+    random = np.random.default_rng(seed)
+    return [
+        {
+            "AGEP": int(random.integers(16, 96)),
+            "WAGP": None if random.random() < 0.1 else round(float(random.lognormal(10, 1)), 2),
+            "SEX": str(random.integers(1, 3)),
+            "MAR": int(random.integers(1, 6)) if random.random() < 0.9 else "9",
+        }
+        for _ in range(count)
+    ]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Three small models and what they say."""
+
+    booster: lightgbm.Booster
+    detector: Mahalanobis
+    profile: Profile
+    rows: list[dict[str, Any]]
+
+    def probabilities(self, rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
+        return np.asarray(self.booster.predict(SCHEMA.encode(rows), num_threads=1))
+
+    def files(self, role: str) -> dict[str, bytes]:
+        matrix = SCHEMA.encode(self.rows)
+        by_role: dict[str, tuple[dict[str, bytes], list[Any]]] = {
+            "predictor": (
+                {
+                    flavor.TREELITE: treelite.frontend.from_lightgbm(
+                        self.booster
+                    ).serialize_bytes(),
+                    flavor.LIGHTGBM: self.booster.model_to_string().encode(),
+                },
+                [[1 - p, p] for p in self.probabilities(self.rows).tolist()],
+            ),
+            "outlier": (
+                {flavor.DETECTOR: self.detector.to_json()},
+                self.detector.score(matrix).tolist(),
+            ),
+            "drift": (
+                {flavor.PROFILE: self.profile.to_json()},
+                self.profile.place(matrix).tolist(),
+            ),
+        }
+        files, expected = by_role[role]
+        parity = {"rows": self.rows, "expected": expected, "tolerance": 1e-6}
+        return {
+            **files,
+            flavor.SCHEMA: SCHEMA.to_json(),
+            flavor.PARITY: orjson.dumps(parity),
+        }
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    rows = _records(2000, seed=1)
+    matrix = SCHEMA.encode(rows)
+    target = (matrix[:, 0] < 60) ^ (matrix[:, 2] > 0)
+    options = {"objective": "binary", "verbose": -1, "num_threads": 1, "seed": 1}
+    booster = lightgbm.train(options, lightgbm.Dataset(matrix, target), num_boost_round=20)
+    filled = np.where(np.isnan(matrix), np.nanmean(matrix, axis=0), matrix)
+    detector = Mahalanobis(
+        mean=filled.mean(axis=0),
+        precision=np.linalg.inv(np.cov(filled.T) + np.eye(4) * 1e-6).astype(np.float64),
+        impute=filled.mean(axis=0),
+        unseen=np.array([np.nan, np.nan, 0.0, 2.0]),
+        threshold=25.0,
+        reference_rate=0.01,
+    )
+    scores = np.asarray(booster.predict(matrix))
+    return Trained(booster, detector, Profile.fit(matrix, SCHEMA, scores=scores), rows[:200])
+
+
+Changes = Mapping[str, Mapping[str, bytes]]
+
+
+def make_bento(folder: Path, trained: Trained, *roles: str, changes: Changes | None = None) -> Path:
+    """Make a Bento of these models; `changes` replaces files by role and name."""
+    names = {role: NAMES[role] for role in roles}
+    files = bento.skeleton(name="employment", version="12", python="3.11", models=names)
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    kinds = {"predictor": "treelite", "outlier": "mahalanobis", "drift": "profile"}
+    for role in roles:
+        data = trained.files(role) | dict((changes or {}).get(role, {}))
+        flavor.write_data(folder / bento.MODELS / role, role, kinds[role], data)
+    return folder
+
+
+# --- processes -------------------------------------------------------------------------------
+
+
+@dataclass
+class Served:
+    """A running `bentoml serve`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    @property
+    def client(self) -> httpx.Client:
+        if not self.clients:
+            self.clients.append(
+                httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE)
+            )
+        return self.clients[0]
+
+    def predict(self, content: object) -> httpx.Response:
+        return self.client.post("/predict", content=orjson.dumps(content))
+
+    def wait_until_ready(self) -> None:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2).is_success:
+                    return
+            time.sleep(0.05)
+        raise TimeoutError(self.log.read_text())
+
+    def stop(self) -> int:
+        for client in self.clients:
+            client.close()
+        self.clients.clear()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def telemetry(self) -> list[Line]:
+        lines = [Line.parse(each) for each in self.log.read_bytes().splitlines(keepends=True)]
+        return [each for each in lines if each is not None]
+
+    def wait_for_telemetry(self, enough: Callable[[list[Line]], bool]) -> list[Line]:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            if enough(lines := self.telemetry()):
+                return lines
+            time.sleep(0.05)
+        raise TimeoutError(self.log.read_text())
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Start a Bento as its image does, in an environment of its own."""
+    running: list[Served] = []
+
+    def start(folder: Path, *, ready: bool = True, stdout: Any = None, **variables: str) -> Served:
+        home = tmp_path_factory.mktemp("home")
+        port, log = _free_port(), home / "log"
+        program = str(Path(sys.executable).with_name("bentoml"))
+        arguments = bento.entrypoint()[1:]
+        arguments[arguments.index("/opt/bento")] = str(folder)
+        arguments[arguments.index("0.0.0.0")] = "127.0.0.1"
+        arguments[arguments.index(str(bento.PORT))] = str(port)
+        environment = bento.environment() | {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "BENTOML_HOME": str(home / "bentoml"),
+            "MODELOPS_DEPLOYMENT": "staging/employment",
+            "MODELOPS_REVISION": "4f1c0a9b2d",
+            "MODELOPS_POD": "employment-6d8f-x2x",
+            "MODELOPS_WINDOW_SECONDS": "3600",
+            **variables,
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [program, *arguments],
+                stdout=output if stdout is None else stdout,
+                stderr=output,
+                env=environment,
+            )
+        served = Served(process, port, log)
+        running.append(served)
+        if ready:
+            served.wait_until_ready()
+        return served
+
+    yield start
+    for served in running:
+        if served.process.poll() is None:
+            served.stop()
+
+
+@pytest.fixture(scope="module")
+def served(serve: Serve, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """All three models, for the tests that only ask."""
+    folder = make_bento(tmp_path_factory.mktemp("bento"), trained, "predictor", "drift", "outlier")
+    return serve(folder)
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def test_answers_as_the_models_do(served: Served, trained: Trained) -> None:
+    rows = [*_records(500, seed=2), GOOD | {"AGEP": 10**6}, GOOD | {"WAGP": 1e12}]
+    response = served.predict(rows)
+    assert response.status_code == 200
+    answer = response.json()
+    known = trained.probabilities(rows)
+    np.testing.assert_allclose(np.array(answer["probabilities"])[:, 1], known, atol=1e-9)
+    assert answer["predictions"] == np.where(known > 0.5, "yes", "no").tolist()
+    flags = trained.detector.flag(SCHEMA.encode(rows)).tolist()
+    assert answer["outliers"] == flags
+    assert flags[-2:] == [True, True]
+    assert not all(flags)
+
+
+def test_says_what_answers(served: Served) -> None:
+    model = served.predict([GOOD]).json()["model"]
+    assert model["name"] == "main.ml.employment"
+    assert model["version"] == "12"
+    assert model["revision"] == "4f1c0a9b2d"
+    assert model["form"] == "treelite"
+    assert model["classes"] == ["no", "yes"]
+
+
+@pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "text/plain", None])
+def test_curl_without_a_media_type_will_do(served: Served, media_type: str | None) -> None:
+    headers = {} if media_type is None else {"content-type": media_type}
+    content = orjson.dumps([GOOD])
+    assert served.client.post("/predict", content=content, headers=headers).status_code == 200
+
+
+def test_takes_rows_by_name_as_well(served: Served) -> None:
+    named, plain = served.predict({"rows": [GOOD]}), served.predict([GOOD])
+    assert named.status_code == 200
+    assert named.json() == plain.json()
+
+
+def test_no_rows_are_answered_with_nothing(served: Served) -> None:
+    answer = served.predict([]).json()
+    assert (answer["predictions"], answer["probabilities"], answer["outliers"]) == ([], [], [])
+
+
+def test_a_large_batch_is_answered_and_holds_up_nobody(served: Served) -> None:
+    rows = [GOOD] * 10_000
+    slowest = 0.0
+    results: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: results.append(served.predict(rows)))
+    thread.start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{served.port}", timeout=PATIENCE) as client:
+        while thread.is_alive():
+            begun = time.monotonic()
+            assert client.get("/livez").status_code == 200
+            slowest = max(slowest, time.monotonic() - begun)
+    thread.join()
+    assert len(results[0].json()["predictions"]) == 10_000
+    assert slowest < 5
+
+
+def test_a_slow_upload_is_answered(served: Served) -> None:
+    content = orjson.dumps([GOOD])
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as connection:
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall(head.encode() + content[:5])
+        time.sleep(3)
+        connection.sendall(content[5:])
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b"", 400, "JSON"),
+        (b"{", 400, "JSON"),
+        (b"[NaN]", 400, "JSON"),
+        (b'[{"AGEP": 1e999}]', 400, "JSON"),
+        (b'[{"AGEP": "\xff"}]', 400, "JSON"),
+        (b"[" * 5000 + b"]" * 5000, 400, "JSON"),
+        (b"null", 422, "a list of records"),
+        (b"3", 422, "a list of records"),
+        (b'"x"', 422, "a list of records"),
+        (b"{}", 422, "a list of records"),
+        (b'{"rows": 3}', 422, "a list of records"),
+        (b'{"rows": [], "more": 1}', 422, "a list of records"),
+        (orjson.dumps(GOOD), 422, "a list of records"),
+        (b"[3]", 422, "an object with the fields AGEP, WAGP, SEX, MAR"),
+        (b"[[]]", 422, "an object with the fields"),
+        (b"[null]", 422, "an object with the fields"),
+        (b"[{}]", 422, "row 0, AGEP: got null, expected a whole number"),
+        (orjson.dumps([GOOD | {"AGEP": "34"}]), 422, 'row 0, AGEP: got "34", expected a whole'),
+        (orjson.dumps([GOOD | {"AGEP": 34.5}]), 422, "AGEP: got 34.5, expected a whole number"),
+        (orjson.dumps([GOOD, GOOD | {"AGEP": True}]), 422, "row 1, AGEP: got true"),
+        (orjson.dumps([GOOD | {"AGEP": 2**60}]), 422, "AGEP: got 1152921504606846976"),
+        (orjson.dumps([GOOD | {"SEX": None}]), 422, "SEX: got null, expected a category"),
+        (orjson.dumps([GOOD | {"SEX": ["1"]}]), 422, 'SEX: got ["1"]'),
+        (orjson.dumps([GOOD | {"AGE": 34}]), 422, "AGE: got 34, expected no such field"),
+    ],
+)
+def test_refuses(served: Served, body: bytes, status: int, said: str) -> None:
+    response = served.client.post("/predict", content=body)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert said in f"{problem['title']} {problem['detail']}"
+
+
+def test_names_a_handful_of_values_and_counts_the_rest(served: Served) -> None:
+    problem = served.predict([GOOD | {"AGEP": "old", "WAGP": []}] * 40).json()
+    assert problem["count"] == 80
+    assert len(problem["problems"]) == 5
+    first = problem["problems"][0]
+    assert (first["row"], first["field"], first["value"]) == (0, "AGEP", "old")
+    assert "a whole number" in first["expected"]
+
+
+def test_a_body_that_is_too_large_is_refused(served: Served) -> None:
+    response = served.client.post("/predict", content=b" " * (65 * 2**20))
+    assert response.status_code == 413
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_other_methods_are_refused(served: Served) -> None:
+    response = served.client.get("/predict")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+
+
+def test_a_compressed_body_is_refused(served: Served) -> None:
+    headers = {"content-encoding": "br"}
+    response = served.client.post("/predict", content=b"x", headers=headers)
+    assert response.status_code == 415
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"), max_size=6)
+    | st.sampled_from(["1", "2", 1, 34, 2.0]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=4,
+)
+records = st.fixed_dictionaries({}, optional=dict.fromkeys((*SCHEMA.names, "else"), values))
+fuzz = settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@fuzz
+@given(st.lists(records | st.just(GOOD), max_size=4) | values)
+def test_whatever_the_json_it_is_answered_or_refused(served: Served, content: object) -> None:
+    response = served.predict(content)
+    assert response.status_code in {200, 422}
+    if response.status_code == 200:
+        rows = content["rows"] if isinstance(content, dict) else content
+        assert len(response.json()["predictions"]) == len(rows)  # type: ignore[arg-type]
+    else:
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+@fuzz
+@given(st.binary(max_size=60))
+def test_whatever_the_bytes_they_are_answered_or_refused(served: Served, body: bytes) -> None:
+    response = served.client.post("/predict", content=body)
+    assert response.status_code in {200, 400, 422}
+
+
+# --- around the predictions ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz"])
+def test_is_well(served: Served, path: str) -> None:
+    assert served.client.get(path).status_code == 200
+
+
+def test_swagger_is_at_the_root_and_needs_no_other_server(served: Served) -> None:
+    page = served.client.get("/")
+    assert page.status_code == 200
+    assert "swagger" in page.text
+    assert served.client.get("/static_content/swagger-ui-bundle.js").status_code == 200
+    assert "https://" not in page.text.replace("https://docs", "").partition("<script")[2]
+
+
+def test_the_documented_example_works_as_it_stands(served: Served) -> None:
+    document = served.client.get("/docs.json").json()
+    assert document["info"]["version"] == "12"
+    request = document["paths"]["/predict"]["post"]["requestBody"]
+    described = request["content"]["application/json"]
+    text = json.dumps(document)
+    assert all(f'"{name}"' in text for name in SCHEMA.names)
+    schema = described["schema"]
+    example = described.get("example", schema.get("example"))
+    assert example
+    assert served.predict(example).status_code == 200
+
+
+def test_metadata_tells_what_is_served(served: Served) -> None:
+    metadata = served.client.get("/metadata").json()
+    assert metadata["model"]["name"] == "main.ml.employment"
+    assert metadata["model"]["form"] == "treelite"
+    assert metadata["models"] == NAMES
+    assert [each["name"] for each in metadata["inputs"]] == list(SCHEMA.names)
+
+
+def test_metrics_name_model_version_and_form(served: Served) -> None:
+    served.predict([GOOD])
+    text = served.client.get("/metrics").text
+    (info,) = [line for line in text.splitlines() if line.startswith("modelops_model_info{")]
+    assert 'name="main.ml.employment"' in info
+    assert 'version="12"' in info
+    assert 'form="treelite"' in info
+    for name in ("requests_total", "rows_total", "outliers_total", "request_seconds_bucket"):
+        assert f"modelops_{name}" in text
+
+
+# --- telemetry -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole(serve: Serve, trained: Trained, tmp_path: Path) -> Callable[..., Served]:
+    """Start all three models in a server of one's own."""
+    folder = make_bento(tmp_path / "bento", trained, "predictor", "drift", "outlier")
+    return lambda **variables: serve(folder, **variables)
+
+
+def test_counts_all_and_writes_it_when_told_to_end(
+    whole: Callable[..., Served], trained: Trained
+) -> None:
+    server = whole()
+    rows = _records(3000, seed=3) + [GOOD | {"AGEP": 10**6}] * 5
+    for begin in range(0, len(rows), 7):
+        assert server.predict(rows[begin : begin + 7]).status_code == 200
+    for _ in range(3):
+        assert server.predict([{}]).status_code == 422
+    assert server.stop() == 0
+    lines = server.telemetry()
+    assert {(line.start, line.seconds, line.worker) for line in lines} == {
+        (lines[0].start, 3600, lines[0].worker)
+    }
+    assert lines[0].start.timestamp() % 3600 == 0
+    total = merge(lines)
+    matrix = SCHEMA.encode(rows)
+    assert (total.model, total.revision) == ("staging/employment", "4f1c0a9b2d")
+    assert (total.pod, total.form) == ("employment-6d8f-x2x", "treelite")
+    assert total.edges == trained.profile.edges_hash
+    assert total.rows == len(rows)
+    assert total.requests == -(-len(rows) // 7) + 3 == sum(n for _, n in total.latency)
+    assert total.errors == {"4xx": 3}
+    assert total.outliers == int(trained.detector.flag(matrix).sum()) >= 5
+    assert [each.histogram for each in total.features] == trained.profile.count(matrix)
+    assert trained.profile.scores is not None
+    assert total.scores == trained.profile.scores.count(trained.probabilities(rows))
+
+
+def test_lines_of_several_workers_do_not_mix_and_come_for_every_window(
+    whole: Callable[..., Served],
+) -> None:
+    server = whole(MODELOPS_WORKERS="2", MODELOPS_WINDOW_SECONDS="3")
+    server.wait_for_telemetry(lambda lines: len({line.worker for line in lines}) == 2)
+    for _ in range(60):
+        # A connection each, so that both workers get some.
+        response = httpx.post(f"http://127.0.0.1:{server.port}/predict", json=[GOOD] * 3)
+        assert response.status_code == 200
+    latest = server.telemetry()[-1].start
+    server.wait_for_telemetry(lambda lines: sum(x.start > latest for x in lines) > 3)
+    assert server.stop() == 0
+    lines = server.telemetry()
+    assert sum(line.rows for line in lines) == 180
+    assert sum(line.requests for line in lines) == 60
+    assert any(line.requests == line.rows == 0 for line in lines)
+    for worker in {line.worker for line in lines}:
+        starts = [line.start.timestamp() for line in lines if line.worker == worker]
+        assert starts == [starts[0] + 3 * number for number in range(len(starts))]
+    texts = [each for each in server.log.read_bytes().splitlines() if b'"mdw1"' in each]
+    assert all(len(each) < LONGEST_LINE and each.startswith(b"{") for each in texts)
+
+
+def test_a_broken_stdout_stops_no_prediction(whole: Callable[..., Served]) -> None:
+    reader, writer = os.pipe()
+    server = whole(stdout=writer, MODELOPS_WINDOW_SECONDS="1")
+    os.close(writer)
+    os.close(reader)
+    end = time.monotonic() + 3.5
+    while time.monotonic() < end:
+        assert server.predict([GOOD]).status_code == 200
+        time.sleep(0.1)
+    assert server.process.poll() is None
+
+
+def test_a_stdout_that_nobody_reads_stops_no_prediction(whole: Callable[..., Served]) -> None:
+    reader, writer = os.pipe()
+    try:
+        server = whole(stdout=writer, MODELOPS_WINDOW_SECONDS="1")
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        os.set_blocking(writer, True)
+        end = time.monotonic() + 3.5
+        while time.monotonic() < end:
+            assert server.predict([GOOD]).status_code == 200
+            time.sleep(0.1)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+# --- the end ---------------------------------------------------------------------------------
+
+
+class Caller(threading.Thread):
+    """A client that keeps its connection, as Go's and Java's do, until it is told to leave."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self.answered = 0
+        self.failure = ""
+        self.told = False
+
+    def run(self) -> None:
+        body = orjson.dumps([GOOD])
+        while not self.told:
+            try:
+                self._connection.request("POST", "/predict", body)
+                response = self._connection.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.failure = repr(error)
+                return
+            if response.status != 200:
+                self.failure = str(response.status)
+                return
+            self.answered += 1
+            self.told = response.headers.get("connection", "") == "close"
+            time.sleep(0.002)
+
+
+def test_no_request_is_lost_when_told_to_end(whole: Callable[..., Served]) -> None:
+    server = whole()
+    callers = [Caller(server.port) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    time.sleep(1)
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=PATIENCE) as client:
+        assert client.get("/readyz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        for caller in callers:
+            caller.join()
+        assert client.get("/readyz").status_code == 503
+    assert server.process.wait(PATIENCE) == 0
+    assert [caller.failure for caller in callers] == [""] * 8
+    assert all(caller.told for caller in callers)
+    total = merge(server.telemetry())
+    assert total.requests == total.rows == sum(caller.answered for caller in callers) > 0
+    assert total.errors == {}
+
+
+# --- forms -----------------------------------------------------------------------------------
+
+
+def test_a_model_that_does_not_answer_as_expected_is_never_ready(
+    serve: Serve, trained: Trained, tmp_path: Path
+) -> None:
+    parity = orjson.loads(trained.files("predictor")[flavor.PARITY])
+    parity["expected"][3] = [0.25, 0.75]
+    changes = {"predictor": {flavor.PARITY: orjson.dumps(parity)}}
+    server = serve(make_bento(tmp_path, trained, "predictor", changes=changes), ready=False)
+    ready = False
+    while server.process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            ready |= httpx.get(f"http://127.0.0.1:{server.port}/readyz", timeout=1).is_success
+        time.sleep(0.05)
+    assert not ready
+    assert server.process.returncode not in {0, None}
+    last = server.log.read_text().strip().splitlines()[-1]
+    assert NAMES["predictor"] in last
+    assert "expected [0.25, 0.75]" in last
+
+
+def test_a_predictor_alone_falls_back_to_its_native_form_and_says_so(
+    serve: Serve, trained: Trained, tmp_path: Path
+) -> None:
+    matrix = SCHEMA.encode(trained.rows)
+    other = lightgbm.train(
+        {"objective": "binary", "verbose": -1, "num_threads": 1},
+        lightgbm.Dataset(matrix, matrix[:, 0] > 40),
+        num_boost_round=2,
+    )
+    wrong = treelite.frontend.from_lightgbm(other).serialize_bytes()
+    changes = {"predictor": {flavor.TREELITE: wrong}}
+    server = serve(make_bento(tmp_path, trained, "predictor", changes=changes))
+    answer = server.predict(trained.rows).json()
+    known = trained.probabilities(trained.rows)
+    np.testing.assert_allclose(np.array(answer["probabilities"])[:, 1], known, atol=1e-9)
+    assert answer["model"]["form"] == "lightgbm"
+    metadata = server.client.get("/metadata").json()
+    assert metadata["model"]["form"] == "lightgbm"
+    assert "row" in metadata["rejected"]["treelite"]
+    assert 'form="lightgbm"' in server.client.get("/metrics").text
+    assert "treelite" in server.log.read_text()
+    assert answer["outliers"] is None
+    server.stop()
+    (line,) = server.telemetry()
+    assert (line.form, line.rows, line.requests, line.outliers) == ("lightgbm", 200, 1, 0)
+    assert (line.edges, line.features, line.scores) == ("", (), None)

@@ -22,7 +22,7 @@ PYTHON: Final = "3.11"
 SUITE: Final = "bookworm"
 USER: Final = 65532
 _PACKAGES: Final = ("python3", "ca-certificates", "libgomp1", "libstdc++6", "dash")
-_PROGRAMS: Final = frozenset({"dash", "sh", "python3", f"python{PYTHON}"})
+_PROGRAMS: Final = ("dash", "python3", f"python{PYTHON}")
 """What stays in /usr/bin; the packages depend on more, for their installation only."""
 _UNUSED: Final = (
     "boot",
@@ -192,7 +192,6 @@ def _tidy(root: Path) -> None:
     for path in root.glob("usr/bin/*"):
         if path.name not in _PROGRAMS:
             path.unlink()
-    (root / "usr/bin/sh").unlink(missing_ok=True)
     (root / "usr/bin/sh").symlink_to("dash")
     for name, mode in _FOLDERS.items():
         (root / name).mkdir(parents=True, exist_ok=True)

@@ -37,10 +37,9 @@ def trouble(places: Places, part: Component) -> str:
 
 
 def api(places: Places, path: str) -> bytes:
-    """Ask the API server, with the kubelet client's certificate; raises OSError if it refuses."""
+    """Ask the API server as its administrator; raises OSError if it refuses."""
     context = ssl.create_default_context(cafile=str(places.pki / "ca.crt"))
-    name = places.pki / "apiserver-kubelet-client"
-    context.load_cert_chain(name.with_suffix(".crt"), name.with_suffix(".key"))
+    context.load_cert_chain(places.pki / "admin.crt", places.pki / "admin.key")
     return _read(f"https://{places.gateway}:6443{path}", context)
 
 

@@ -1,7 +1,9 @@
 """Brings a whole platform up, tells how it is, and takes it down without a trace."""
 
+import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +20,8 @@ from sandbox.components import Component
 from sandbox.places import Places, SandboxError, check_name, claim, find, lock_of, locked
 from sandbox.programs import last_lines, run
 
-_PATIENCE: Final = 90.0
-"""Seconds that a part may take to answer: a busy machine needs many times the usual two."""
+_PATIENCE: Final = 300.0
+"""Seconds that a part may take to answer: a busy machine needs many times the usual five."""
 _USERS: Final = ("admin", "super-admin", "controller-manager", "scheduler", "kubelet")
 _POD_KEEPERS: Final = frozenset({"containerd-shim-runc-v2", "runc"})
 """Programs that hold the pods, which live on when everything else starts anew."""
@@ -211,6 +213,10 @@ def _make_certificates(places: Places) -> None:
     for user in _USERS:
         target = f"--kubeconfig-dir={draft / places.kubeconfigs.name}"
         run("making kubeconfigs", kubeadm, "init", "phase", "kubeconfig", user, option, target)
+    admin = (draft / places.kubeconfigs.name / places.kubeconfig.name).read_text()
+    for field, file in (("certificate", "admin.crt"), ("key", "admin.key")):
+        found = re.search(rf"client-{field}-data: (\S+)", admin)
+        (draft / places.pki.name / file).write_bytes(base64.b64decode(found[1] if found else ""))
     draft.rename(folder)
 
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from sandbox import cgroups, network, places, processes
 
+from sandbox import cgroups, network, places, processes
 from tests.sandbox.conftest import Sandbox
 
 pytestmark = pytest.mark.e2e

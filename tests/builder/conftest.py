@@ -6,22 +6,24 @@ import contextlib
 import hashlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
+import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from modelops_operator.adapters.oci import Registry
+from modelops_operator.adapters.oci import Reference, Registry
+from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ImageModel
+from modelops_operator.builder import images
 from modelops_operator.builder.image import Image, Repository, publish
 from modelops_operator.builder.layers import Entry, write_layer
 from modelops_operator.builder.lock import LockedWheel, local_wheel
@@ -64,13 +66,6 @@ def registry_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return binary
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def _wait_for(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
     name, port = host.split(":")
     for _ in range(4000):
@@ -93,6 +88,8 @@ def start_registry(
     registry_binary: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StartRegistry]:
     """Start registries; `extra` is appended to the configuration."""
+    from tests.mlflow_server import free_port
+
     running: list[subprocess.Popen[bytes]] = []
 
     def start(extra: str = "") -> RunningRegistry:
@@ -219,27 +216,64 @@ class RunningMlflow:
 
 @pytest.fixture(scope="session")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMlflow]:
+    from tests.mlflow_server import running_mlflow
+
     folder = tmp_path_factory.mktemp("mlflow")
-    host = f"127.0.0.1:{free_port()}"
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
-        *("--port", host.partition(":")[2], "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-        *("--artifacts-destination", str(folder / "artifacts")),
-    ]
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _wait_for(host, process, log)
-        yield RunningMlflow(f"http://{host}", folder / "mlflow.db")
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+    with running_mlflow(folder) as uri:
+        yield RunningMlflow(uri, folder / "mlflow.db")
+
+
+# --- builders ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace's own runtime, as the builder's image carries it."""
+    folder = tmp_path_factory.mktemp("bundle")
+    assert images.main(["--bundle", str(folder)]) == 0
+    return folder
+
+
+Configure = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def configure(
+    mlflow: RunningMlflow, registry: RunningRegistry, base: str, bundle: Path
+) -> Configure:
+    def make(**changes: Any) -> dict[str, Any]:
+        own = {"host": registry.host, "insecure": True}
+        return {
+            "mlflow": {"trackingUri": mlflow.uri},
+            "registry": own | changes.get("registry", {}),
+            "builder": {"bases": {"3.11": base}, "runtimeBundle": str(bundle)},
+        }
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def configuration(configure: Configure) -> OperatorConfig:
+    return OperatorConfig.model_validate(configure())
+
+
+Unpack = Callable[[str, Path], Awaitable[None]]
+
+
+@pytest.fixture(scope="session")
+def unpack(registry: RunningRegistry) -> Unpack:
+    """Pull an image and lay its layers over each other in a folder."""
+
+    async def pull(reference: str, folder: Path) -> None:
+        parsed = Reference.parse(reference)
+        layer = folder / "layer"
+        async with registry.connect() as client:
+            manifest = await client.manifest(parsed.repository, parsed.version)
+            assert manifest is not None
+            for descriptor in manifest.parsed()["layers"]:
+                await client.download(parsed.repository, descriptor["digest"], layer)
+                with tarfile.open(layer) as archive:
+                    archive.extractall(folder, filter="tar")
+        layer.unlink()
+
+    return pull

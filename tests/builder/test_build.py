@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from modelops_operator.adapters.oci import Reference
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
-from modelops_operator.builder import images
 from modelops_operator.builder.build import Builder, BuiltImage
 from modelops_operator.builder.bundle import read_bundle
 from modelops_operator.builder.failures import BuildError
@@ -50,32 +48,8 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    assert images.main(["--bundle", str(folder)]) == 0
-    return folder
-
-
 Configure = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def configure(mlflow: Any, registry: Any, base: str, bundle: Path) -> Configure:
-    def make(**changes: Any) -> dict[str, Any]:
-        return {
-            "mlflow": {"trackingUri": mlflow.uri},
-            "registry": {"host": registry.host, "insecure": True} | changes.get("registry", {}),
-            "builder": {"bases": {"3.11": base}, "runtimeBundle": str(bundle)}
-            | changes.get("builder", {}),
-        }
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def configuration(configure: Configure) -> OperatorConfig:
-    return OperatorConfig.model_validate(configure())
+Unpack = Callable[[str, Path], Awaitable[None]]
 
 
 def release(mlflow: Any, folder: Path, seed: str) -> Sequence[ImageModel]:
@@ -133,18 +107,6 @@ async def read_image(registry: Any, reference: str) -> tuple[dict[str, Any], dic
     return manifest, json.loads(config)
 
 
-async def unpack(registry: Any, reference: str, folder: Path) -> None:
-    """Pull an image and lay its layers over each other."""
-    parsed = Reference.parse(reference)
-    manifest, _ = await read_image(registry, reference)
-    async with registry.connect() as client:
-        for layer in manifest["layers"]:
-            await client.download(parsed.repository, layer["digest"], folder / "layer")
-            with tarfile.open(folder / "layer") as archive:
-                archive.extractall(folder, filter="tar")
-    (folder / "layer").unlink()
-
-
 def leftovers(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
@@ -184,9 +146,9 @@ async def test_the_image_has_its_layers_and_says_what_it_is(
 
 
 async def test_models_with_our_flavor_bring_its_files_and_no_others(
-    first: tuple[ModelImageSpec, BuiltImage], registry: Any, tmp_path: Path
+    first: tuple[ModelImageSpec, BuiltImage], unpack: Unpack, tmp_path: Path
 ) -> None:
-    await unpack(registry, first[1].reference, tmp_path)
+    await unpack(first[1].reference, tmp_path)
     for role, files in FILES.items():
         folder = tmp_path / "opt/bento/src/models" / role
         found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
@@ -208,9 +170,9 @@ NEEDS_PYTHON = pytest.mark.skipif(
 @NEEDS_ROOT
 @NEEDS_PYTHON
 async def test_the_libraries_run_where_the_image_puts_them(
-    first: tuple[ModelImageSpec, BuiltImage], registry: Any, tmp_path: Path
+    first: tuple[ModelImageSpec, BuiltImage], unpack: Unpack, tmp_path: Path
 ) -> None:
-    await unpack(registry, first[1].reference, tmp_path)
+    await unpack(first[1].reference, tmp_path)
     program = "import bentoml, treelite, modelops_runtime as m; print(m.__cached__)"
     command = (
         f"mount --rbind {tmp_path}/opt /opt && exec env -i /opt/venv/bin/python3 -Bc '{program}'"
@@ -286,7 +248,7 @@ async def test_a_model_without_our_flavor_brings_its_requirements(
     first: tuple[ModelImageSpec, BuiltImage],
     mlflow: Any,
     configuration: OperatorConfig,
-    registry: Any,
+    unpack: Unpack,
     tmp_path: Path,
 ) -> None:
     files = {
@@ -299,7 +261,7 @@ async def test_a_model_without_our_flavor_brings_its_requirements(
     assert built.lock != first[1].lock
     folder = tmp_path / "out"
     folder.mkdir()
-    await unpack(registry, built.reference, folder)
+    await unpack(built.reference, folder)
     assert (folder / SITE / "iniconfig").is_dir()
     assert (folder / SITE / "bentoml").is_dir()
     assert (folder / "opt/bento/src/models/predictor/model.pkl").read_bytes() == b"never loaded"

@@ -141,7 +141,7 @@ def test_it_predicts_and_flags_outliers(served: Deployed) -> None:
     rows = list(records(2016, limit=20))
     answer = httpx.post(served.url, json=rows, timeout=10).json()
     assert len(answer["predictions"]) == len(answer["outliers"]) == 20
-    assert all(0 <= p <= 1 for p in answer["probabilities"])
+    assert all(sum(row) == pytest.approx(1) for row in answer["probabilities"])
     wrong_unit = httpx.post(served.url, json=[{**rows[0], "AGEP": 34_000}], timeout=10).json()
     assert wrong_unit["outliers"] == [True]
 

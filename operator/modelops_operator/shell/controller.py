@@ -1,6 +1,7 @@
 """Works on ModelDeployments: gathers, asks the core, carries out, one key at a time."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,6 +20,7 @@ from modelops_operator.core.state import ChildRef, Health, Plan
 from modelops_operator.core.wishes import PREFIX
 from modelops_operator.shell.cache import Cache, Manifest, key_of, owner_of
 from modelops_operator.shell.execute import Executor, NotLeadingError, OutdatedError
+from modelops_operator.shell.faults import status_with_fault
 from modelops_operator.shell.fleet import Fleet
 from modelops_operator.shell.follower import ModelFollower
 from modelops_operator.shell.gather import Gatherer, Memory
@@ -70,8 +72,9 @@ class Controller:
                 _PASSES.labels("failed").inc()
                 delay = self.queue.retry(key)
                 log.warning("pass failed", error=error.message, again_in=round(delay, 1))
-            except Exception:
+            except Exception as error:
                 _PASSES.labels("crashed").inc()
+                await self._confess(key, error)
                 delay = self.queue.retry(key)
                 log.exception("pass crashed", again_in=round(delay, 1))
             else:
@@ -139,6 +142,14 @@ class Controller:
         models = await self.follower.resolve(references, fresh=is_edited(live))
         observed = await self.gatherer.observe(key, models, memory)
         return reconcile(desired, observed, now=now, config=self.config)
+
+    async def _confess(self, key: Key, error: Exception) -> None:
+        """Say in the status that we failed; where even that fails, the log has it all."""
+        live = self.cache.get(KIND, key)
+        if live is not None:
+            with suppress(ApiError, NotLeadingError, ValueError):
+                status = status_with_fault(live, error, datetime.now(UTC))
+                await self.executor.write_status(live, status)
 
     def _forget(self, key: Key) -> None:
         self.health.pop(key, None)

@@ -17,7 +17,7 @@ from modelops_operator.api.resources import ModelDeployment
 from modelops_operator.core.children import Owner
 from modelops_operator.core.reconcile import invalid, reconcile
 from modelops_operator.core.state import ChildRef, Health, Plan
-from modelops_operator.core.wishes import PREFIX
+from modelops_operator.core.wishes import PREFIX, REBUILD, RECONCILE, WISH_LENGTH
 from modelops_operator.shell.cache import Cache, Manifest, key_of, owner_of
 from modelops_operator.shell.execute import Executor, NotLeadingError, OutdatedError
 from modelops_operator.shell.faults import status_with_fault
@@ -194,13 +194,9 @@ def is_edited(live: Manifest) -> bool:
     metadata, status = live["metadata"], live.get("status") or {}
     if metadata.get("generation") != status.get("observedGeneration"):
         return True
-    handled = status.get("handledRequests") or {}
-    wishes = metadata.get("annotations", {})
-    return any(
-        value != handled.get(name.removeprefix(PREFIX))
-        for name, value in wishes.items()
-        if name.startswith(PREFIX)
-    )
+    handled, annotations = status.get("handledRequests") or {}, metadata.get("annotations", {})
+    wishes = {name: annotations.get(PREFIX + name, "") for name in (RECONCILE, REBUILD)}
+    return any(value and value[:WISH_LENGTH] != handled.get(name) for name, value in wishes.items())
 
 
 def predictor_of(image: Manifest) -> str:

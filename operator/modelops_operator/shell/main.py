@@ -96,11 +96,12 @@ async def operate(config: OperatorConfig) -> None:
                     for number in range(config.operator.workers)
                 },
                 "monitoring": after(sweeper.synced, monitor.run),
+                # Ended when nothing is written any more, so that others take over at once.
+                "leader election": leadership.run(),
                 "registry": after(sweeper.synced, follower.run),
                 "watches": after(sweeper.synced, watcher.run),
                 "watch of images": after(sweeper.synced, image_watcher.run),
                 "sweeps": sweeper.run(config.operator.sweep_interval, unwanted.delete),
-                "leader election": leadership.run(),
             },
         )
 

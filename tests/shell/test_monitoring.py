@@ -1,0 +1,224 @@
+"""From telemetry lines to a verdict in the queue, with sources that say what the test wants."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from modelops_operator.adapters.mlflow import ModelRegistryError
+from modelops_operator.adapters.telemetry import Key, Reading, Target
+from modelops_operator.api.facts import Failure, Role
+from modelops_operator.api.reasons import Reason
+from modelops_operator.core.release import RELEASE, Release, ReleasedModel
+from modelops_operator.core.state import Health
+from modelops_operator.shell import references
+from modelops_operator.shell.cache import Cache
+from modelops_operator.shell.monitoring import Monitor
+from modelops_operator.shell.references import References
+from modelops_runtime.profile import FeatureProfile, Profile
+from modelops_runtime.telemetry import Line
+
+pytestmark = pytest.mark.unit
+
+KEY = ("ns", "employment")
+FEATURE = FeatureProfile(
+    name="AGEP", kind="number", edges=(0.0, 50.0, 100.0), counts=(0, 500, 500, 0), missing=0
+)
+PROFILE = Profile(features=(FEATURE,), rows=1000, scores=None)
+RELEASED = Release(
+    models=(
+        ReleasedModel(role=Role.PREDICTOR, name="m", alias="a", version="1", run_id="r"),
+        ReleasedModel(role=Role.DRIFT, name="d", alias="a", version="1", run_id="r"),
+    ),
+    reference="registry.test/m@sha256:1",
+    lock="",
+    runtime="0.1.0",
+)
+
+
+@dataclass
+class Files:
+    """A registry that has files and nothing else."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    reads: int = 0
+
+    async def read(self, name: str, version: str, path: str) -> bytes:
+        self.reads += 1
+        if path not in self.content:
+            failure = Failure(reason=Reason.REGISTRY_UNREACHABLE, message="down", permanent=False)
+            raise ModelRegistryError(failure)
+        assert (name, version) == ("d", "1")
+        return self.content[path]
+
+
+@dataclass
+class Source:
+    """Telemetry as its Protocol says."""
+
+    lines: list[Line] = field(default_factory=list)
+    asked: list[Key] = field(default_factory=list)
+    settle: timedelta = timedelta(0)
+
+    async def collect(self, targets: Sequence[Target], now: datetime) -> Mapping[Key, Reading]:
+        assert now.tzinfo is UTC
+        self.asked = [target.key for target in targets]
+        lines, self.lines = tuple(self.lines), []
+        return {key: Reading(lines=lines) for key in self.asked}
+
+    async def close(self) -> None:
+        return
+
+
+class Fleet:
+    """A controller as far as the monitor knows it."""
+
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.verdicts: dict[Key, Health] = {}
+        self.config = SimpleNamespace(monitoring=SimpleNamespace(interval=timedelta(seconds=1)))
+
+    def judged(self, key: Key, health: Health) -> None:
+        self.verdicts[key] = health
+
+
+def metadata(version: int, **more: Any) -> dict[str, Any]:
+    return {
+        "namespace": "ns",
+        "name": "employment",
+        "uid": "u",
+        "generation": 1,
+        "resourceVersion": str(version),
+        **more,
+    }
+
+
+def model_deployment(version: int = 1) -> dict[str, Any]:
+    models = {"predictor": {"name": "m", "alias": "a"}, "drift": {"name": "d", "alias": "a"}}
+    return {
+        "apiVersion": "modelops.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": metadata(version),
+        "spec": {"models": models, "monitoring": {"window": "5s"}},
+    }
+
+
+def deployment(version: int = 1, release: str | None = None) -> dict[str, Any]:
+    annotations = {RELEASE: RELEASED.to_json() if release is None else release}
+    return {"kind": "Deployment", "metadata": metadata(version, annotations=annotations)}
+
+
+def serving_pod() -> dict[str, Any]:
+    labels = {"modelops.dev/deployment": "employment", "modelops.dev/revision": RELEASED.revision}
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    return {
+        "kind": "Pod",
+        "metadata": metadata(1, labels=labels, creationTimestamp="2026-01-01T00:00:00Z"),
+        "status": {"conditions": [ready]},
+    }
+
+
+def conditions(health: Health) -> dict[str, str]:
+    return {str(condition.type): condition.reason for condition in health.conditions}
+
+
+@dataclass
+class World:
+    fleet: Fleet = field(default_factory=Fleet)
+    source: Source = field(default_factory=Source)
+    files: Files = field(default_factory=Files)
+
+    def __post_init__(self) -> None:
+        self.monitor = Monitor(self.fleet, self.source, self.files)  # type: ignore[arg-type]
+
+    def tick(self) -> dict[str, str]:
+        asyncio.run(self.monitor.tick())
+        return conditions(self.fleet.verdicts[KEY])
+
+
+def line(minutes: int) -> Line:
+    return Line(
+        model="ns/employment",
+        revision=RELEASED.revision,
+        pod="employment",
+        worker="w",
+        start=datetime.now(UTC) - timedelta(minutes=minutes),
+        seconds=5,
+        rows=10,
+        requests=3,
+        edges=PROFILE.edges_hash,
+    )
+
+
+def test_nothing_is_asked_before_a_release_runs() -> None:
+    world = World()
+    world.fleet.cache.put(model_deployment())
+    asyncio.run(world.monitor.tick())
+    assert world.source.asked == []
+    assert world.fleet.verdicts == {}
+
+
+def test_a_release_is_judged_by_the_profile_that_its_detector_carries() -> None:
+    world = World(files=Files({references.PROFILE: PROFILE.to_json()}))
+    for live in (model_deployment(), deployment(), serving_pod()):
+        world.fleet.cache.put(live)
+    world.source.lines = [line(0)]
+    told = world.tick()
+    assert world.source.asked == [KEY]
+    assert told["OutliersDetected"] == "NoDetector"
+    assert told["DriftDetected"] not in {"NoDetector", "ReferenceUnavailable"}
+    world.tick()
+    assert world.files.reads == 1
+
+
+def test_a_profile_that_cannot_be_read_is_told_and_asked_for_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    for live in (model_deployment(), deployment(), serving_pod()):
+        world.fleet.cache.put(live)
+    world.source.lines = [line(1)]
+    assert world.tick()["DriftDetected"] == "ReferenceUnavailable"
+    world.tick()
+    assert world.files.reads == 1
+    monkeypatch.setattr(references, "FORGIVENESS", 0.0)
+    world.files.content[references.PROFILE] = PROFILE.to_json()
+    assert world.tick()["DriftDetected"] != "ReferenceUnavailable"
+
+
+def test_a_damaged_profile_is_told() -> None:
+    world = World(files=Files({references.PROFILE: b"{"}))
+    for live in (model_deployment(), deployment(), serving_pod()):
+        world.fleet.cache.put(live)
+    world.source.lines = [line(1)]
+    assert world.tick()["DriftDetected"] == "ReferenceUnavailable"
+
+
+def test_a_deployment_without_a_readable_release_is_no_reason_to_fail() -> None:
+    world = World()
+    world.fleet.cache.put(model_deployment())
+    world.fleet.cache.put(deployment(release="{damaged"))
+    asyncio.run(world.monitor.tick())
+    assert world.source.asked == []
+
+
+def test_a_deployment_that_went_is_forgotten() -> None:
+    world = World()
+    world.fleet.cache.put(model_deployment())
+    world.fleet.cache.put(deployment())
+    world.tick()
+    world.fleet.cache.drop(deployment(version=9))
+    asyncio.run(world.monitor.tick())
+    assert world.source.asked == []
+    assert world.monitor._shown == set()
+    assert world.monitor._specs == {}
+
+
+def test_a_model_without_detectors_has_no_reference() -> None:
+    plain = Release(models=RELEASED.models[:1], reference="x", lock="", runtime="")
+    known = References(Files())  # type: ignore[arg-type]
+    assert asyncio.run(known.drift(plain)) is None
+    assert asyncio.run(known.outliers(plain)) is None

@@ -24,8 +24,9 @@ def up(places: Places) -> None:
     down(places)
     places.namespace.touch()
     run("making a network namespace", "unshare", f"--net={places.namespace}", "true")
-    _ip("link", "add", places.link, "mtu", str(MTU), "type", "veth", "peer", "name", "peer0")
-    _ip("link", "set", "peer0", "netns", str(places.namespace), "name", "eth0", "mtu", str(MTU))
+    # The far end is made where it belongs: in between, its name could meet another's on this side.
+    far = ("peer", "name", "eth0", "mtu", str(MTU), "netns", str(places.namespace))
+    _ip("link", "add", places.link, "mtu", str(MTU), "type", "veth", *far)
     _ip("addr", "add", f"{places.gateway}/30", "dev", places.link)
     _ip("link", "set", places.link, "up")
     _inside(places, "addr", "add", f"{places.node}/30", "dev", "eth0")

@@ -249,11 +249,6 @@ def _bind_roles(places: Places) -> None:
                 "system:kubelet-api-admin",
                 {"kind": "User", "name": "kube-apiserver-kubelet-client"},
             ),
-            (
-                "sandbox-health",
-                "view",
-                {"kind": "User", "name": "kube-apiserver-kubelet-client"},
-            ),
         )
     ]
     run(

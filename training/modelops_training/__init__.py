@@ -7,6 +7,9 @@
 the alias `candidate` on all three, or on none. The operator releases them together.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from modelops_training.errors import (
     AliasError,
     DataError,
@@ -14,8 +17,10 @@ from modelops_training.errors import (
     RegistrationError,
     TrainingError,
 )
-from modelops_training.registration import Registration, Version, register, repair
-from modelops_training.training import Trained, train
+
+if TYPE_CHECKING:
+    from modelops_training.registration import Registration, Version, register, repair
+    from modelops_training.training import Trained, train
 
 __all__ = [
     "AliasError",
@@ -30,3 +35,15 @@ __all__ = [
     "repair",
     "train",
 ]
+
+_MODULES = {
+    **dict.fromkeys(("Registration", "Version", "register", "repair"), "registration"),
+    **dict.fromkeys(("Trained", "train"), "training"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on demand: who only reads the data does not wait seconds for MLflow and LightGBM."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,6 +6,7 @@ files, with the runtime's light modules it needs beside it, and nothing is ever 
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,11 +14,15 @@ from pathlib import Path
 
 import lightgbm
 import mlflow.lightgbm
-import mlflow.pyfunc
 import modelops_runtime
 import pandas as pd
 from mlflow.models import Model, ModelSignature
 from modelops_runtime import flavor as runtime
+
+with warnings.catch_warnings():
+    # MLflow complains about its own type hints when this module is imported first.
+    warnings.filterwarnings("ignore", message=r".*Any type hint is inferred as AnyType")
+    import mlflow.pyfunc
 
 FLAVOR_NAME = runtime.FLAVOR
 _PROGRAM = Path(__file__).parent / "python_model.py"

@@ -83,7 +83,7 @@ def target_codes(frame: pd.DataFrame, schema: Schema) -> NDArray[np.int64]:
     places = {label: index for index, label in enumerate(schema.output.classes or ())}
     codes = values.astype("object").map(places)
     if codes.isna().any():
-        strange = values[codes.isna()].iloc[0]
+        strange = _label(values[codes.isna()].iloc[0])
         raise DataError(
             f"target {schema.output.name!r}: {strange!r} is none of the classes {list(places)}"
         )
@@ -111,6 +111,8 @@ def _input(values: pd.Series, name: str, changes: Mapping[str, Any]) -> Input:
     allowed = {field.name for field in fields(Input)} - {"name"}
     if unknown := sorted(set(changes) - allowed):
         raise DataError(f"overrides of {name!r}: {unknown} are no fields; they are {allowed}")
+    if values.dtype == object and not values.map(types.is_scalar).all():
+        raise DataError(f"column {name!r} holds lists or objects; give numbers, text or booleans")
     if values.isna().all():
         raise DataError(f"column {name!r} is empty; leave it out of the features")
     if values.dropna().duplicated().sum() == values.notna().sum() - 1:
@@ -199,6 +201,8 @@ def _codes(values: pd.Series, column: Input) -> NDArray[np.float64]:
 
 def _check_leak(values: pd.Series, target: pd.Series, name: str, target_name: str) -> None:
     same: bool = (pd.factorize(values)[0] == pd.factorize(target)[0]).all()
+    # Two columns of all different numbers always match one to one.
+    same = same and (target.nunique() < len(target) / 2 or bool((values == target).all()))
     if same:
         raise DataError(
             f"column {name!r} tells the target {target_name!r} one to one; leave it out of the "

@@ -1,0 +1,32 @@
+"""The example of the README runs as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.contract
+
+README = Path(__file__).parents[2] / "training" / "README.md"
+
+
+def test_the_readme_example_works(tmp_path: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(examples) == 2
+    assert len([line for line in examples[0].splitlines() if line]) <= 15
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*examples, "print(len(older))"])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-4:] == [
+        "drift tumours_drift 1",
+        "outlier tumours_outlier 1",
+        "predictor tumours 1",
+        "1000",
+    ]

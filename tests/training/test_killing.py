@@ -1,0 +1,313 @@
+"""Training killed at any point: no alias has moved, or all have."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from modelops_training import AliasError, repair
+from modelops_training.aliases import Mover
+from modelops_training.mover import INTENT, Move
+
+from tests.training.interceptor import Request, intercepting
+from tests.training.trainer import NAME
+
+pytestmark = pytest.mark.contract
+
+NAMES = (f"{NAME}_drift", f"{NAME}_outlier", NAME)
+PROGRAM = Path(__file__).parent / "trainer.py"
+_seeds = count(1)
+
+When = Callable[[Request], bool]
+
+
+class Trainer:
+    """The program that trains in forks; one fork at a time."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._say, self._told = self.process.stdin, self.process.stdout
+        self.fork = 0
+
+    def start(self, uri: str) -> None:
+        self._say.write(f"{uri} {next(_seeds)}\n")
+        self._say.flush()
+        self.fork = int(self._told.readline())
+
+    def ended(self) -> int:
+        return int(self._told.readline())
+
+    def kill(self) -> None:
+        """Kill the fork and everything in its process group, as a terminal or a job runner does."""
+        os.killpg(self.fork, signal.SIGKILL)
+
+    def movers(self) -> list[int]:
+        """Processes that the fork started."""
+        children = Path(f"/proc/{self.fork}/task/{self.fork}/children").read_text()
+        return [int(child) for child in children.split()]
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[Trainer]:
+    trainer = Trainer()
+    yield trainer
+    trainer._say.close()
+    trainer.process.wait(30)
+    trainer._told.close()
+
+
+@pytest.fixture(scope="module")
+def client(server: str, trainer: Trainer) -> MlflowClient:
+    """A client of a server where one training has already set all aliases."""
+    trainer.start(server)
+    assert trainer.ended() == 0
+    return MlflowClient(server, server)
+
+
+def holders(client: MlflowClient) -> tuple[str, ...]:
+    """The versions that the alias leads to, in the order of NAMES."""
+    return tuple(str(client.get_registered_model(name).aliases.get("candidate")) for name in NAMES)
+
+
+def train_ids(client: MlflowClient) -> set[str]:
+    return {
+        client.get_model_version(name, version).tags["modelops.train_id"]
+        for name, version in zip(NAMES, holders(client), strict=True)
+    }
+
+
+def noted(client: MlflowClient) -> bool:
+    return INTENT in client.get_registered_model(NAME).tags
+
+
+def settled(client: MlflowClient, wanted: Callable[[], bool], seconds: float = 60) -> bool:
+    """Wait until it is so and no move is under way."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if wanted() and not noted(client):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+class Killer:
+    """Kills the trainer at the first request that `when` picks, before it is passed on."""
+
+    def __init__(self, trainer: Trainer, when: When, *, nth: int = 1) -> None:
+        self.trainer, self.when, self.left = trainer, when, nth
+        self.struck = False
+
+    def __call__(self, request: Request) -> int | None:
+        if not self.struck and self.when(request):
+            self.left -= 1
+            if self.left == 0:
+                self.struck = True
+                self.trainer.kill()
+        return None
+
+
+def any_request(_: Request) -> bool:
+    return True
+
+
+def creates_version(request: Request) -> bool:
+    return request.path.endswith("/model-versions/create")
+
+
+@pytest.mark.parametrize(
+    ("when", "nth"),
+    [
+        (any_request, 1),
+        (any_request, 8),
+        (any_request, 25),
+        (any_request, 40),
+        (creates_version, 1),
+        (creates_version, 2),
+        (creates_version, 3),
+    ],
+)
+def test_killed_before_the_moves_no_alias_has_moved(
+    trainer: Trainer, client: MlflowClient, server: str, when: When, nth: int
+) -> None:
+    before = holders(client)
+    killer = Killer(trainer, when, nth=nth)
+    with intercepting(server, killer) as proxy:
+        trainer.start(proxy)
+        assert trainer.ended() == signal.SIGKILL
+        assert killer.struck
+        time.sleep(1)
+    assert holders(client) == before
+    assert not noted(client)
+
+
+@pytest.mark.parametrize(
+    ("when", "nth"),
+    [
+        (lambda request: request.notes_intent, 1),
+        (lambda request: request.moves_alias, 1),
+        (lambda request: request.moves_alias, 2),
+        (lambda request: request.moves_alias, 3),
+        (lambda request: request.path.endswith("/registered-models/delete-tag"), 1),
+    ],
+)
+def test_killed_during_the_moves_all_aliases_move(
+    trainer: Trainer, client: MlflowClient, server: str, when: When, nth: int
+) -> None:
+    before = holders(client)
+    killer = Killer(trainer, when, nth=nth)
+    with intercepting(server, killer) as proxy:
+        trainer.start(proxy)
+        assert trainer.ended() == signal.SIGKILL
+        assert killer.struck
+        moved = settled(client, lambda: not set(holders(client)) & set(before))
+    assert moved
+    assert len(train_ids(client)) == 1
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8])
+def test_killed_after_any_time_the_aliases_agree(
+    trainer: Trainer, client: MlflowClient, server: str, delay: float
+) -> None:
+    trainer.start(server)
+    time.sleep(delay)
+    os.kill(trainer.fork, signal.SIGKILL)
+    trainer.ended()
+    assert settled(client, lambda: len(train_ids(client)) == 1)
+
+
+def test_interrupted_from_a_terminal_during_the_moves(
+    trainer: Trainer, client: MlflowClient, server: str
+) -> None:
+    before = holders(client)
+
+    def interrupt(request: Request) -> int | None:
+        if request.moves_alias:
+            os.killpg(trainer.fork, signal.SIGINT)
+        return None
+
+    with intercepting(server, interrupt) as proxy:
+        trainer.start(proxy)
+        trainer.ended()
+        assert settled(client, lambda: not set(holders(client)) & set(before))
+    assert len(train_ids(client)) == 1
+
+
+def torn(trainer: Trainer, client: MlflowClient, server: str) -> None:
+    """Leave what the death of the whole machine leaves: one alias moved, two not."""
+    movers: list[int] = []
+
+    def strike(request: Request) -> int | None:
+        if not movers and b'"name": "victim_outlier"' in request.body and request.moves_alias:
+            movers.extend(trainer.movers())
+            for process in movers:
+                os.kill(process, signal.SIGKILL)
+            trainer.kill()
+            return 500
+        return None
+
+    with intercepting(server, strike) as proxy:
+        trainer.start(proxy)
+        assert trainer.ended() == signal.SIGKILL
+    assert len(train_ids(client)) == 2
+    assert noted(client)
+
+
+def test_a_dead_machine_is_repaired(trainer: Trainer, client: MlflowClient, server: str) -> None:
+    before = holders(client)
+    torn(trainer, client, server)
+    move = repair(NAME, tracking_uri=server)
+    assert move is not None
+    assert dict(move.versions) == dict(zip(NAMES, holders(client), strict=True))
+    assert len(train_ids(client)) == 1
+    assert not set(holders(client)) & set(before)
+    assert not noted(client)
+    assert repair(NAME, tracking_uri=server) is None
+
+
+def test_the_next_training_repairs_first(
+    trainer: Trainer, client: MlflowClient, server: str
+) -> None:
+    torn(trainer, client, server)
+    killer = Killer(trainer, creates_version)  # after the repair, before anything new
+    with intercepting(server, killer) as proxy:
+        trainer.start(proxy)
+        assert trainer.ended() == signal.SIGKILL
+    assert len(train_ids(client)) == 1
+    assert not noted(client)
+
+
+def test_a_refused_move_is_put_back(trainer: Trainer, client: MlflowClient, server: str) -> None:
+    before = holders(client)
+
+    def refuse(request: Request) -> int | None:
+        return 403 if request.moves_alias and b'"name": "victim"' in request.body else None
+
+    with intercepting(server, refuse) as proxy:
+        trainer.start(proxy)
+        assert trainer.ended() != 0
+    assert holders(client) == before
+    assert not noted(client)
+
+
+def test_a_refused_move_is_told(client: MlflowClient, server: str) -> None:
+    first = holders(client)
+    move = Move(
+        alias="candidate",
+        versions=((NAMES[0], "1"), (NAMES[1], "1"), (NAMES[2], "99999")),
+        tracking_uri=server,
+        registry_uri=server,
+    )
+    with Mover() as program, pytest.raises(AliasError, match="No alias 'candidate' has moved"):
+        program.move(move)
+    assert holders(client) == first
+
+
+def test_a_first_alias_that_is_refused_leaves_none(client: MlflowClient, server: str) -> None:
+    move = Move(
+        alias="fresh",
+        versions=((NAMES[0], "1"), (NAMES[1], "1"), (NAMES[2], "99999")),
+        tracking_uri=server,
+        registry_uri=server,
+    )
+    with Mover() as program, pytest.raises(AliasError):
+        program.move(move)
+    for name in NAMES:
+        with pytest.raises(MlflowException):
+            client.get_model_version_by_alias(name, "fresh")
+
+
+def test_a_server_that_is_away_for_a_moment_is_waited_for(
+    trainer: Trainer, client: MlflowClient, server: str
+) -> None:
+    before = holders(client)
+    away = count()
+
+    def fail(request: Request) -> int | None:
+        return 503 if request.moves_alias and next(away) < 3 else None
+
+    with intercepting(server, fail) as proxy:
+        trainer.start(proxy)
+        assert trainer.ended() == 0
+    assert not set(holders(client)) & set(before)
+    assert len(train_ids(client)) == 1
+
+
+def test_without_a_move_the_program_goes() -> None:
+    with Mover() as program:
+        pass
+    assert program._child.returncode == 3

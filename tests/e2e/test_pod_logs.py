@@ -18,7 +18,7 @@ from modelops_operator.api.reasons import Reason
 pytestmark = pytest.mark.e2e
 
 REVISION = "0123456789"
-PATIENCE = 90
+PATIENCE = 240
 LABEL = {"modelops.dev/deployment": "employment", "modelops.dev/revision": REVISION}
 
 PROGRAM = """

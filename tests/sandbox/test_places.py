@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
+from ipaddress import IPv4Network
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,48 @@ def test_a_name_keeps_its_slot_and_two_names_never_share_one() -> None:
     assert places.claim("one") == one == places.find("one")
     assert {one.gateway, one.node} & {two.gateway, two.node} == set()
     assert len(one.link) <= 15
+
+
+def test_a_slot_whose_addresses_lead_elsewhere_is_left_alone() -> None:
+    vpn, lan = IPv4Network("10.201.2.128/25"), IPv4Network("10.202.4.0/22")
+    assert places.free_slot({1}, [vpn, lan]) == 3
+    assert places.free_slot({1, 3}, [vpn, lan]) == 8
+    assert places.free_slot({1}, [IPv4Network("10.0.0.0/8")]) is None
+
+
+def test_slots_do_not_overlap() -> None:
+    networks = [network for slot in places.SLOTS for network in places.networks(slot)]
+    assert len(networks) == 3 * len(places.SLOTS)
+    ordered = sorted(networks)
+    assert not any(a.overlaps(b) for a, b in pairwise(ordered))
+
+
+def test_a_folder_without_a_slot_is_what_a_removal_left(state: Path) -> None:
+    left = state / "modelops" / "sandbox" / "one" / "log" / "etcd.log"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert places.claim("one").slot
+    assert not left.exists()
+
+
+def test_a_lock_that_its_holder_deletes_still_locks(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    entered = threading.Event()
+
+    def wait_for_it() -> None:
+        with places.locked(path):
+            entered.set()
+
+    with places.locked(path):
+        waiting = threading.Thread(target=wait_for_it)
+        waiting.start()
+        assert not entered.wait(0.1)
+        path.unlink()
+        with places.locked(path):  # the successor
+            pass
+    waiting.join(5)
+    assert entered.is_set()
+    assert path.exists()
 
 
 @pytest.mark.parametrize("name", ["", "Demo", "1st", "a/b", "x" * 21, "under_score"])

@@ -74,6 +74,11 @@ def records(frame: pd.DataFrame, schema: Schema) -> list[dict[str, Any]]:
     return rows
 
 
+def texts(values: pd.Series, name: str) -> pd.Series:
+    """Write a column's categories as the schema's levels are written; gaps stay gaps."""
+    return values.astype("object").map(lambda value: _text(value, name), na_action="ignore")
+
+
 def target_codes(frame: pd.DataFrame, schema: Schema) -> NDArray[np.int64]:
     """Turn the target of a classifier into indices of its classes, (n,).
 

@@ -1,37 +1,29 @@
 """Logs a training to MLflow, registers its three models, and moves their alias together."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.tracking.context import registry
-from mlflow.types import ColSpec, DataType, TensorSpec
-from mlflow.types import Schema as Columns
+from mlflow.models import Model
 from modelops_runtime import flavor as runtime
-from modelops_runtime.schema import Input, Schema
 
 from modelops_training import aliases, flavor
 from modelops_training.errors import RegistrationError
 from modelops_training.flavor import Contents
 from modelops_training.mover import Move
+from modelops_training.signature import Table, example, signature
 from modelops_training.training import KINDS, ROLES, Trained
 
 TRAIN_ID_TAG = "modelops.train_id"
 ROLE_TAG = "modelops.role"
 DIGEST_TAG = "modelops.data_sha256"
-EXAMPLE_ROWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,51 +160,18 @@ def _log_figures(
     mlflow.log_metrics({f"held_out_{key}": value for key, value in trained.metrics.items()})
     for step, metrics in measured.items():
         mlflow.log_metrics({f"later_{key}": value for key, value in metrics.items()}, step=step)
-    mlflow.log_input(_dataset(trained, dataset), context="training")
-
-
-class _Table(MetaDataset):
-    """The training data as MLflow lists it.
-
-    `mlflow.data.from_pandas` would make the digest of the first 10,000 rows, and spend more time
-    on guessing the schema than the training takes.
-    """
-
-    def __init__(self, rows: int, **described: Any) -> None:
-        super().__init__(**described)
-        self._rows = rows
-
-    @property
-    def profile(self) -> dict[str, int]:
-        return {"num_rows": self._rows}
-
-    def to_dict(self) -> dict[str, str]:
-        return {**super().to_dict(), "profile": json.dumps(self.profile)}
-
-
-def _dataset(trained: Trained, name: str) -> _Table:
-    output = trained.schema.output
-    columns = [ColSpec(_column_type(column), column.name) for column in trained.schema.inputs]
-    target = ColSpec(_label_type(trained.schema), output.name)
-    return _Table(
-        len(trained.frame),
-        source=CodeDatasetSource(tags=registry.resolve_tags()),
-        name=name,
-        digest=trained.data_digest[:36],
-        schema=Columns([*columns, target]),
-    )
+    mlflow.log_input(Table(trained, dataset), context="training")
 
 
 def _log_model(trained: Trained, role: str) -> str:
     """Log one model under the active run; gives its id."""
-    example = trained.frame.loc[:, list(trained.schema.names)].head(EXAMPLE_ROWS)
     contents = Contents(
         role=role,
         kind=KINDS[role],
         files=trained.files[role],
         train_id=trained.train_id,
-        signature=signature(trained.schema, role),
-        example=_as_signed(example, trained.schema),
+        signature=signature(trained, role),
+        example=example(trained),
     )
     info = Model.log(
         artifact_path=None,
@@ -222,46 +181,6 @@ def _log_model(trained: Trained, role: str) -> str:
         tags={TRAIN_ID_TAG: trained.train_id, ROLE_TAG: role},
     )
     return str(info.model_id)
-
-
-def signature(schema: Schema, role: str) -> ModelSignature:
-    """Say in MLflow's words what a model of this role takes and gives."""
-    columns: list[ColSpec | TensorSpec] = [
-        ColSpec(_column_type(column), column.name, required=not column.nullable)
-        for column in schema.inputs
-    ]
-    return ModelSignature(inputs=Columns(columns), outputs=Columns(_outputs(schema, role)))
-
-
-def _column_type(column: Input) -> DataType:
-    if column.kind == "category":
-        return DataType.string
-    return DataType.long if column.integer else DataType.double
-
-
-def _outputs(schema: Schema, role: str) -> list[ColSpec | TensorSpec]:
-    if role == "outlier":
-        return [ColSpec(DataType.double, "score"), ColSpec(DataType.boolean, "outlier")]
-    if role == "drift":
-        figures = [ColSpec(DataType.double, name) for name in ("psi", "missing", "unseen")]
-        return [ColSpec(DataType.string, "feature"), *figures]
-    prediction = ColSpec(_label_type(schema), "prediction")
-    classes = schema.output.classes or ()
-    return [prediction, *(ColSpec(DataType.double, f"probability_{each}") for each in classes)]
-
-
-def _label_type(schema: Schema) -> DataType:
-    classes = schema.output.classes
-    if classes is None:
-        return DataType.double
-    kinds = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
-    return kinds.get(type(classes[0]), DataType.string)
-
-
-def _as_signed(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """Write categories as text, as the signature has them."""
-    categories = [column.name for column in schema.inputs if column.kind == "category"]
-    return frame.astype(dict.fromkeys(categories, "str"))
 
 
 def _register(trained: Trained, role: str, name: str, model_id: str) -> Version:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelops_operator.adapters.pod_logs import (
     LARGEST_READ,
@@ -28,6 +28,9 @@ from modelops_runtime.profile import Histogram
 from modelops_runtime.telemetry import FeatureCounts, Line
 
 pytestmark = pytest.mark.unit
+
+# A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LINE = Line(
@@ -194,6 +197,7 @@ async def read(pieces: Sequence[bytes]) -> tuple[list[bytes], bool]:
     return [line async for line in lines], lines.ended
 
 
+@patient
 @given(st.lists(st.binary(max_size=20).map(lambda text: text.replace(b"\n", b" "))), st.data())
 def test_lines_are_whole_whatever_the_pieces(lines: list[bytes], data: st.DataObject) -> None:
     text = b"".join(line + b"\n" for line in lines)

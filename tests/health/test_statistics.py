@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from modelops_operator.core.health.statistics import (
     PRIOR,
@@ -20,6 +20,9 @@ from modelops_operator.core.health.statistics import (
 from scipy import stats
 
 pytestmark = pytest.mark.unit
+
+# A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 Histogram = list[int]
 
@@ -51,11 +54,13 @@ def brute_psi(reference: Histogram, live: Histogram) -> float:
     return max(0.0, total - (len(pairs) - 1) * (1 / n + 1 / m))
 
 
+@patient
 @given(histograms())
 def test_psi_is_its_formula(pair: tuple[Histogram, Histogram]) -> None:
     assert psi(*one(*pair))[0] == pytest.approx(brute_psi(*pair), rel=1e-9, abs=1e-12)
 
 
+@patient
 @given(histograms(), st.integers(1, 5))
 def test_bins_empty_on_both_sides_change_nothing(
     pair: tuple[Histogram, Histogram], padding: int
@@ -66,6 +71,7 @@ def test_bins_empty_on_both_sides_change_nothing(
     assert g_test(*padded)[0] == pytest.approx(g_test(*one(reference, live))[0])
 
 
+@patient
 @given(histograms(), st.randoms(use_true_random=False))
 def test_the_order_of_bins_does_not_matter(
     pair: tuple[Histogram, Histogram], random: Random
@@ -92,6 +98,7 @@ def test_psi_grows_with_the_shift() -> None:
     assert all(smaller < larger for smaller, larger in pairwise(values))
 
 
+@patient
 @given(st.lists(st.integers(50, 5000), min_size=2, max_size=12), st.integers(0, 11))
 def test_psi_grows_as_rows_move_into_one_bin(reference: Histogram, which: int) -> None:
     assume(which < len(reference))
@@ -125,6 +132,7 @@ def test_psi_of_a_shifted_normal_is_its_square(shift: float) -> None:
     assert found <= shift**2
 
 
+@patient
 @given(histograms())
 def test_g_is_scipys(pair: tuple[Histogram, Histogram]) -> None:
     kept = [(a, b) for a, b in zip(*pair, strict=True) if a or b]
@@ -150,6 +158,7 @@ def test_g_keeps_its_promise_without_drift() -> None:
     assert np.mean(g_test(reference, live) < 0.01) < 0.02
 
 
+@patient
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=50),
     st.sampled_from([0.001, 0.01, 0.05, 0.2]),
@@ -178,6 +187,7 @@ def brute_more_often(hits: int, rows: int, reference_hits: int, reference_rows: 
     return ways / math.comb(everything, together)
 
 
+@patient
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 def test_more_often_is_counted_out(hits: int, misses: int, before: int, other: int) -> None:
     found = more_often(hits, hits + misses, reference_hits=before, reference_rows=before + other)
@@ -185,6 +195,7 @@ def test_more_often_is_counted_out(hits: int, misses: int, before: int, other: i
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@patient
 @given(
     st.integers(0, 3000), st.integers(3000, 10**6), st.integers(0, 3000), st.integers(3000, 10**6)
 )

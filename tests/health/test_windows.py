@@ -7,7 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelops_operator.core.health.windows import (
     LONGEST,
@@ -24,6 +24,9 @@ from modelops_runtime.telemetry import Line
 from tests.health.builders import REVISION, START, WINDOW, line
 
 pytestmark = pytest.mark.unit
+
+# A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SETTLE = timedelta(seconds=5)
 HASH = "e" * 16
@@ -98,6 +101,7 @@ def plain(groups: Groups) -> object:
     ]
 
 
+@patient
 @given(lines, st.randoms(use_true_random=False))
 def test_neither_order_nor_repetition_matter(found: list[Line], random: Random) -> None:
     once = history(found, windows=9)
@@ -112,6 +116,7 @@ def test_neither_order_nor_repetition_matter(found: list[Line], random: Random) 
         assert plain(again.groups(after(9))) == plain(once.groups(after(9)))
 
 
+@patient
 @given(lines, st.randoms(use_true_random=False))
 def test_order_does_not_matter_within_what_has_not_melted(
     found: list[Line], random: Random
@@ -125,6 +130,7 @@ def test_order_does_not_matter_within_what_has_not_melted(
     assert plain(one.groups(after(9))) == plain(other.groups(after(9)))
 
 
+@patient
 @given(lines)
 def test_melting_changes_nothing(found: list[Line]) -> None:
     """Told window by window, with the old ones melting, the groups are those of all at once."""
@@ -136,6 +142,7 @@ def test_melting_changes_nothing(found: list[Line]) -> None:
     assert plain(gradually.groups(after(9))) == plain(history(found, windows=9).groups(after(9)))
 
 
+@patient
 @given(lines)
 def test_every_row_is_counted_once(found: list[Line]) -> None:
     groups = history(found, windows=9).groups(after(9))

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
+# A time limit on an example would judge the machine, which others share.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not installed
 
 

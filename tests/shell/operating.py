@@ -25,7 +25,7 @@ from tests.mlflow_server import free_port
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 DIGEST = "sha256:" + "1" * 64
 CHILDREN = "serviceaccount,networkpolicy,service,poddisruptionbudget,deployment"
 
@@ -58,6 +58,7 @@ class Process:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
         environment = {
             **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "",
             "KUBECONFIG": str(self.kubeconfig),
             "MODELOPS_CONFIG": str(self.folder / "config.yaml"),
         }
@@ -65,7 +66,7 @@ class Process:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", self.module], env=environment, stdout=log, stderr=log
             )
-        eventually(self.is_ready, 60)
+        eventually(self.is_ready, 120)
 
     def is_ready(self) -> bool:
         assert self.popen is not None

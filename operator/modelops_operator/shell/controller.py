@@ -103,7 +103,7 @@ class Controller:
         told = await self._plan(key, live) if news else plan
         written = await self._tell(key, live, told)
         if written or news or _achieved(plan, refused):
-            _log_decision(key, plan, told, refused)
+            _log_decision(key, live.get("status") or {}, plan, told, refused)
         return not refused
 
     async def _tell(self, key: Key, live: Manifest, plan: Plan) -> bool:
@@ -205,6 +205,17 @@ def predictor_of(image: Manifest) -> str:
     return next((model["name"] for model in models if model["role"] == Role.PREDICTOR), "")
 
 
+def changes(before: Manifest, after: Manifest) -> set[str]:
+    """Name what differs between two statuses: fields, and of the conditions their types."""
+    fields = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    told, tells = (
+        {one["type"]: (one["status"], one["reason"], one["message"]) for one in found}
+        for found in (before.get("conditions") or (), after.get("conditions") or ())
+    )
+    types = {type_ for type_ in told.keys() | tells.keys() if told.get(type_) != tells.get(type_)}
+    return types | (fields - {"conditions"})
+
+
 def _owner(live: Manifest) -> Owner:
     metadata = live["metadata"]
     return Owner(name=metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])
@@ -217,7 +228,9 @@ def _achieved(plan: Plan, refused: Collection[ChildRef]) -> bool:
     return asked or bool((applied | set(plan.delete)) - set(refused))
 
 
-def _log_decision(key: Key, plan: Plan, told: Plan, refused: Mapping[ChildRef, Failure]) -> None:
+def _log_decision(
+    key: Key, before: Manifest, plan: Plan, told: Plan, refused: Mapping[ChildRef, Failure]
+) -> None:
     """Say in one line what was done and why; what changes nothing is not worth one."""
     conditions = {one["type"]: one for one in told.status.get("conditions", [])}
     decisive: Mapping[str, Any] = next(
@@ -236,6 +249,7 @@ def _log_decision(key: Key, plan: Plan, told: Plan, refused: Mapping[ChildRef, F
             name: value
             for name, value in {
                 "image": plan.image["metadata"]["name"] if plan.image else None,
+                "changed": sorted(changes(before, told.status)),
                 "applied": [manifest["kind"] for manifest in plan.apply],
                 "deleted": [f"{ref.kind}/{ref.name}" for ref in plan.delete],
                 "refused": {ref.kind: failure.message for ref, failure in refused.items()},

@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-
 from modelops_operator.shell.leader import LEASE_SECONDS
 
 from tests.shell.operating import (

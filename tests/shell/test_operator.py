@@ -35,8 +35,8 @@ def operator(
     with running(process):
         yield process
         assert process.end() == 0
-    (line,) = [line for line in process.log().splitlines() if '"stops"' in line]
-    assert json.loads(line)["signal"] == "SIGTERM"
+    stops = [line for line in process.log().splitlines() if '"stops"' in line]
+    assert json.loads(stops[-1])["signal"] == "SIGTERM"
     assert "crashed" not in process.log()
 
 

@@ -31,6 +31,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             os.setpgid(0, 0)
+            os.dup2(2, 1)  # MLflow prints; stdout is for the answers above
             status = 1
             try:
                 register(train(frame, "big", rounds=2, seed=int(seed)), NAME, tracking_uri=uri)

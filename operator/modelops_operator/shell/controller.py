@@ -29,6 +29,9 @@ from modelops_operator.shell.queue import Key, Lane, WorkQueue
 
 KIND: Final = MODEL_DEPLOYMENTS.kind
 
+SECOND_LOOK: Final = 0.5
+"""Seconds after a write until the object is looked at as it is then."""
+
 _log = structlog.get_logger()
 _PASSES: Final = Counter("modelops_passes_total", "Passes over ModelDeployments.", ["outcome"])
 
@@ -102,6 +105,9 @@ class Controller:
         # What was refused shall be told now, not the next time.
         told = await self._plan(key, live) if news else plan
         written = await self._tell(key, live, told)
+        if _achieved(plan, refused):
+            # The cache has what we wrote before the watch tells it, so the watch brings no news.
+            self.queue.add_later(key, SECOND_LOOK)
         if written or news or _achieved(plan, refused):
             _log_decision(key, live.get("status") or {}, plan, told, refused)
         return not refused

@@ -32,6 +32,8 @@ pytestmark = [
     pytest.mark.contract,
     # MLflow compares the columns of an input example with a range, which pandas 3 deprecates.
     pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+    # MLflow's own database queries, where it works without a server.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
 ]
 
 NAMES = ("employment_drift", "employment_outlier", "employment")

@@ -17,7 +17,7 @@ from tests.chart.chart import CHART, EVERYTHING, VALUES, helm, merged, render
 
 pytestmark = pytest.mark.contract
 
-NAMESPACE = "modelops-system"
+NAMESPACE = "modelops-chart"  # other tests of the same API server use the usual one
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:modelops-operator"
 BUILDER = f"system:serviceaccount:{NAMESPACE}:modelops-builder"
 FLAGS = ("--namespace", NAMESPACE, "--take-ownership", "--values=-")

@@ -16,11 +16,12 @@ sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not
 
 @pytest.fixture(scope="session")
 def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A kubeconfig for a real API server that knows our custom resources."""
+    """A kubeconfig for a real API server with our custom resources and the operator's namespace."""
     from tests.apiserver import Kubectl, running_apiserver
 
     with running_apiserver(tmp_path_factory.mktemp("apiserver")) as kubeconfig:
         kubectl = Kubectl(kubeconfig)
         kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        kubectl("create", "namespace", "modelops-system")
         yield kubeconfig

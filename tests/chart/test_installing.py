@@ -17,7 +17,7 @@ from tests.chart.chart import CHART, EVERYTHING, VALUES, helm, merged, render
 
 pytestmark = pytest.mark.contract
 
-NAMESPACE = "modelops-chart"  # other tests of the same API server use the usual one
+NAMESPACE = "modelops-system"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:modelops-operator"
 BUILDER = f"system:serviceaccount:{NAMESPACE}:modelops-builder"
 FLAGS = ("--namespace", NAMESPACE, "--take-ownership", "--values=-")
@@ -27,13 +27,13 @@ FLAGS = ("--namespace", NAMESPACE, "--take-ownership", "--values=-")
 def kubectl(apiserver: Path) -> Iterator[Kubectl]:
     """The namespaces are there; the first enforces the restricted pod security standard."""
     kubectl = Kubectl(apiserver)
-    kubectl("create", "namespace", NAMESPACE)
     kubectl("create", "namespace", "staging")
     kubectl("create", "namespace", "other")
     label = "pod-security.kubernetes.io/enforce=restricted"
     kubectl("label", "namespace", NAMESPACE, label)
     yield kubectl
-    kubectl("delete", "namespace", NAMESPACE, "staging", "other", "--wait=false")
+    kubectl("delete", "namespace", "staging", "other", "--wait=false")
+    kubectl("label", "namespace", NAMESPACE, f"{label.partition('=')[0]}-")
 
 
 @pytest.mark.parametrize("values", [VALUES, EVERYTHING], ids=["least", "everything"])

@@ -39,10 +39,7 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def system(apiserver: Path) -> Path:
-    """The API server with the operator's namespace."""
-    from tests.apiserver import Kubectl
-
-    Kubectl(apiserver)("create", "namespace", "modelops-system")
+    """The API server, which has the operator's namespace."""
     return apiserver
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from modelops_operator.shell.leader import LEASE_SECONDS
 
+from tests.apiserver import Kubectl
 from tests.shell.operating import (
     CHILDREN,
     Process,
@@ -30,6 +31,8 @@ QUIET = 5.0
 def operator(
     system: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Process]:
+    # What other tests left would be swept in the middle of what is to be quiet.
+    Kubectl(system)("-n", "modelops-system", "delete", "modelimages", "--all")
     folder = tmp_path_factory.mktemp("operator")
     process = Process(system, configuration(tracking_uri), folder)
     with running(process):

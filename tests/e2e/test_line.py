@@ -172,7 +172,7 @@ def test_nothing_is_written_once_all_is_as_it_should_be(served: Deployed) -> Non
 def test_a_deleted_and_an_edited_child_come_back(served: Deployed) -> None:
     uid = served.objects("service", OURS)[0]["metadata"]["uid"]
     served.kubectl("delete", "service", NAME)
-    patch = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}
+    patch = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 77}}}}
     served.kubectl("patch", "deployment", NAME, "-p", json.dumps(patch))
     eventually(
         lambda: [one for one in served.objects("service", OURS) if one["metadata"]["uid"] != uid],
@@ -182,7 +182,7 @@ def test_a_deleted_and_an_edited_child_come_back(served: Deployed) -> None:
 
     def mended() -> bool:
         pod = served.objects("deployment", OURS)[0]["spec"]["template"]["spec"]
-        return bool(pod["terminationGracePeriodSeconds"] != 1)
+        return bool(pod["terminationGracePeriodSeconds"] != 77)
 
     eventually(mended, 30)
     eventually(served.at_rest, 90)

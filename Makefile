@@ -48,12 +48,8 @@ images: setup ## Build and push the operator's and the builder's images (REGISTR
 	$(PYTHON) -m modelops_operator.builder.images --registry $(REGISTRY) --base $(BASE_IMAGE) $(IMAGES_OPTIONS)
 
 .PHONY: test
-test: setup ## Static checks, unit and contract tests
+test: setup ## All tests: static, unit, contract, and the whole line in sandboxes of their own
 	scripts/test
-
-.PHONY: test-e2e
-test-e2e: setup ## The same, and the whole line in a sandbox of its own
-	scripts/test e2e
 
 .PHONY: sandbox-up sandbox-down sandbox-status
 sandbox-up: setup ## Start a whole platform here (NAME=dev)

@@ -7,14 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from demo.ground import Ground, find_ground
-from demo.platform import install, push_images, train
 
 ROOT = Path(__file__).resolve().parents[2]
 SANDBOX = "test"
@@ -30,11 +29,57 @@ def ground() -> Iterator[Ground]:
         )
 
 
+@dataclass(frozen=True)
+class Story:
+    """What `make demo` said, step by step: the lines below each title."""
+
+    steps: Mapping[str, list[str]]
+
+    def step(self, title: str) -> list[str]:
+        return next(lines for name, lines in self.steps.items() if title in name)
+
+
+def make(target: str, ground: Ground) -> str:
+    """Run make as somebody does who has a cluster, a registry and an MLflow already."""
+    settings = {
+        "KUBECONFIG": ground.kubeconfig,
+        "REGISTRY": ground.registry,
+        "REGISTRY_INSECURE": str(int(ground.insecure)),
+        "MLFLOW_TRACKING_URI": ground.tracking_uri,
+        "INDEX_URL": ground.index,
+        "CA_BUNDLE": ground.ca_bundle or "",
+        "KUBECTL": ground.kubectl_program,
+        "HELM": ground.helm_program,
+    }
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    outcome = subprocess.run(
+        ["make", target, *(f"{name}={value}" for name, value in settings.items())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=outer,
+    )
+    assert outcome.returncode == 0, outcome.stdout
+    return outcome.stdout
+
+
 @pytest.fixture(scope="session")
-def platform(ground: Ground) -> Ground:
-    """The sandbox with the operator, the builder and three registered models."""
-    install(ground, push_images(ground))
-    train(ground, "employment")
+def story(ground: Ground) -> Story:
+    """The demo, told on the sandbox as on any platform that exists already."""
+    title, steps = "", dict[str, list[str]]()
+    for line in make("demo", ground).splitlines():
+        if line.startswith("=== "):
+            title = line
+        steps.setdefault(title, []).append(line)
+    return Story(steps)
+
+
+@pytest.fixture(scope="session")
+def platform(ground: Ground, story: Story) -> Ground:
+    """The sandbox with the operator, the builder and registered models, as the demo left it."""
+    assert story.steps
     return ground
 
 

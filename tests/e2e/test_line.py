@@ -10,11 +10,9 @@ import httpx
 import pytest
 from modelops_training.data import records
 
-from demo.__main__ import LATER
 from demo.ground import DemoError, Ground
-from demo.platform import train
 from demo.proxy import proxied
-from demo.traffic import send, steady
+from tests.e2e.conftest import make
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -195,36 +193,6 @@ def test_it_scales(served: Deployed) -> None:
     eventually(lambda: served.live()["status"].get("readyReplicas") == 2 and served.at_rest(), 60)
 
 
-def test_drift_is_told_from_ordinary_later_years(served: Deployed) -> None:
-    tally = send(served.url, records(LATER, limit=8000), seconds=25)
-    assert not tally.failures
-    assert tally.rows == 8000
-    quiet = served.says("DriftDetected", "False")
-    assert quiet["reason"] == "NoDrift"
-    assert served.says("OutliersDetected", "False")
-    assert served.says("MonitoringHealthy", "True")
-    old = records(LATER, where="AGEP > 60", limit=8000)
-    assert not send(served.url, old, seconds=25).failures
-    alarm = served.says("DriftDetected", "True")
-    assert "AGEP" in alarm["message"]
-    drift = served.live()["status"]["health"]["drift"]
-    assert drift["severity"] == "Alert"
-    assert "AGEP" in {feature["name"] for feature in drift["features"]}
-    assert served.condition("Ready")["status"] == "True"
-
-
-def test_a_moved_alias_rolls_out_without_a_failed_request(served: Deployed) -> None:
-    eventually(served.at_rest, 60)
-    before = served.version()
-    with steady(served.url, records(LATER, limit=2000)) as tally:
-        train(served.ground, "employment", "--seed", "7")
-        eventually(lambda: served.version() != before and served.at_rest(), 120, "a new version")
-    assert not tally.failures
-    assert set(tally.versions) >= {before}
-    answer = httpx.post(served.url, json=list(records(2016, limit=1)), timeout=10).json()
-    assert str(answer["model"]["version"]) == served.version()
-
-
 def test_a_broken_edit_leaves_what_runs(served: Deployed) -> None:
     eventually(served.at_rest, 60)
     before = served.version()
@@ -298,7 +266,7 @@ def test_uninstalling_keeps_the_users_objects(platform: Ground, namespace: str) 
     wanted["metadata"] = {"name": "kept", "namespace": namespace}
     platform.kubectl("apply", "-f", "-", given=json.dumps(wanted))
     values = platform.helm("get", "values", "modelops", "-n", "modelops-system", "-o", "json")
-    platform.helm("uninstall", "modelops", "-n", "modelops-system", "--wait")
+    make("demo-down", platform)
     assert platform.deployment("kept", namespace)["metadata"]["name"] == "kept"
     subprocess.run(
         [

@@ -75,9 +75,7 @@ def test_two_run_side_by_side(sandboxes: tuple[Sandbox, Sandbox]) -> None:
 
 def test_up_does_nothing_where_all_is_well(one: Sandbox) -> None:
     before = sorted(processes.marked(where(one)))
-    started = time.monotonic()
     assert one.run("up")["state"] == "running"
-    assert time.monotonic() - started < 5  # 1 s on an idle machine
     assert sorted(processes.marked(where(one))) == before
 
 

@@ -1,17 +1,14 @@
 """Registering in a real MLflow: what is logged, what the registry holds, where aliases lead."""
 
 import json
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from modelops_runtime import flavor as runtime
@@ -22,10 +19,9 @@ from modelops_training import (
     Trained,
     register,
     repair,
-    train,
 )
 from modelops_training.__main__ import main
-from modelops_training.data import FEATURES, TARGET, employment
+from modelops_training.data import FEATURES, employment
 from modelops_training.mover import INTENT
 
 pytestmark = [
@@ -57,17 +53,6 @@ def pointed(server: str) -> Iterator[None]:
     mlflow.set_tracking_uri(server)
     yield
     mlflow.set_tracking_uri(before)
-
-
-def test_training_and_registering_take_little_cpu(people: pd.DataFrame, server: str) -> None:
-    def cpu() -> float:
-        both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        return sum(sum(resource.getrusage(who)[:2]) for who in both)
-
-    before = cpu()
-    years = {year: employment([year]) for year in (2016, 2017, 2018)}
-    register(train(people, TARGET), "timed", evaluation=years, tracking_uri=server)
-    assert cpu() - before < 20
 
 
 def test_the_alias_leads_to_three_versions_of_one_training(
@@ -218,7 +203,6 @@ def test_the_command_refuses_a_year_without_data(capsys: pytest.CaptureFixture[s
 
 
 def test_the_module_runs_as_a_program() -> None:
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "modelops_training", "--help"],
         capture_output=True,
@@ -226,4 +210,3 @@ def test_the_module_runs_as_a_program() -> None:
         check=True,
     )
     assert "--tracking-uri" in done.stdout
-    assert time.monotonic() - started < 60

@@ -36,7 +36,9 @@ class MlflowConfig(Fields):
     poll_interval: Interval = timedelta(seconds=30)
     """How often the aliases are read: one request for the whole fleet."""
     settle: Annotated[timedelta, DurationBetween("0ms", "24h")] = timedelta(seconds=10)
-    """How long aliases must stay as they are before they are followed."""
+    """How long aliases may lead to different trainings before that is told as a failure.
+
+    Until then they are taken to be on their way. They are followed once they agree."""
 
 
 class RegistryConfig(Fields):

@@ -10,38 +10,16 @@ import httpx
 import pytest
 from modelops_training.data import records
 
+from demo.__main__ import NAME, NAMESPACE
 from demo.ground import DemoError, Ground
 from demo.proxy import proxied
 from tests.e2e.conftest import make
+from tests.e2e.objects import manifest
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
-NAME = "employment"
-NAMESPACE = "staging"
 CHILDREN = "deployment,service,poddisruptionbudget,serviceaccount,networkpolicy"
 OURS = f"-l=modelops.dev/deployment={NAME}"
-
-
-def manifest(**spec: Any) -> dict[str, Any]:
-    models = {
-        "predictor": {"name": "employment", "alias": "candidate"},
-        "drift": {"name": "employment_drift", "alias": "candidate"},
-        "outlier": {"name": "employment_outlier", "alias": "candidate"},
-    }
-    return {
-        "apiVersion": "modelops.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "annotations": {"team": "census"}},
-        "spec": {
-            "models": models,
-            "serving": {
-                "replicas": 2,
-                "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
-            },
-            "monitoring": {"window": "5s"},
-            **spec,
-        },
-    }
 
 
 class Deployed:
@@ -52,7 +30,7 @@ class Deployed:
         self.url = url
 
     def apply(self, **spec: Any) -> None:
-        self.ground.kubectl("apply", "-f", "-", given=json.dumps(manifest(**spec)))
+        self.ground.kubectl("apply", "-f", "-", given=json.dumps(manifest(NAME, NAMESPACE, **spec)))
 
     def live(self) -> dict[str, Any]:
         return self.ground.deployment(NAME, NAMESPACE)
@@ -196,7 +174,7 @@ def test_it_scales(served: Deployed) -> None:
 def test_a_broken_edit_leaves_what_runs(served: Deployed) -> None:
     eventually(served.at_rest, 60)
     before = served.version()
-    models = manifest()["spec"]["models"] | {
+    models = manifest(NAME, NAMESPACE)["spec"]["models"] | {
         "predictor": {"name": "employment", "alias": "no-such-alias"}
     }
     served.apply(models=models)
@@ -227,8 +205,7 @@ def test_a_name_that_is_taken_is_left_alone(platform: Ground, namespace: str) ->
         "metadata": {"name": "taken", "namespace": namespace, "labels": {"owner": "somebody"}},
     }
     platform.kubectl("apply", "-f", "-", given=json.dumps(taken))
-    wanted = manifest()
-    wanted["metadata"] = {"name": "taken", "namespace": namespace}
+    wanted = manifest("taken", namespace)
     platform.kubectl("apply", "-f", "-", given=json.dumps(wanted))
 
     def stalled() -> bool:
@@ -245,8 +222,7 @@ def test_a_name_that_is_taken_is_left_alone(platform: Ground, namespace: str) ->
 
 
 def test_a_bad_object_is_refused_at_once(platform: Ground, namespace: str) -> None:
-    wanted = manifest()
-    wanted["metadata"] = {"name": "bad", "namespace": namespace}
+    wanted = manifest("bad", namespace)
     wanted["spec"]["models"]["predictor"]["version"] = "3"
     with pytest.raises(DemoError, match="alias"):
         platform.kubectl("apply", "-f", "-", given=json.dumps(wanted))
@@ -262,8 +238,7 @@ def test_a_deleted_object_leaves_nothing_behind(served: Deployed) -> None:
 
 
 def test_uninstalling_keeps_the_users_objects(platform: Ground, namespace: str) -> None:
-    wanted = manifest()
-    wanted["metadata"] = {"name": "kept", "namespace": namespace}
+    wanted = manifest("kept", namespace)
     platform.kubectl("apply", "-f", "-", given=json.dumps(wanted))
     values = platform.helm("get", "values", "modelops", "-n", "modelops-system", "-o", "json")
     make("demo-down", platform)

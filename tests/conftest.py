@@ -14,6 +14,7 @@ settings.load_profile("shared")
 sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not installed
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest; keep together, on one worker, what shares a platform."""
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)

@@ -14,16 +14,6 @@ settings.load_profile("shared")
 sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not installed
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; keep together, on one worker, what shares a platform."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
-    for item in items:
-        end_to_end = item.get_closest_marker("e2e") is not None
-        place = item.path.parent if end_to_end else item.path
-        item.add_marker(pytest.mark.xdist_group(str(place.relative_to(ROOT))))
-
-
 @pytest.fixture(scope="session")
 def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A kubeconfig for a real API server with our custom resources and the operator's namespace."""

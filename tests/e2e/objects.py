@@ -1,6 +1,7 @@
 """Objects that the end-to-end tests apply."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from demo.ground import Ground
@@ -19,7 +20,7 @@ def manifest(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
         "kind": "ModelDeployment",
         "metadata": {"name": name, "namespace": namespace, "annotations": {"team": "census"}},
         "spec": {
-            "models": MODELS,
+            "models": deepcopy(MODELS),
             "serving": {
                 "replicas": 2,
                 "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},

@@ -97,8 +97,9 @@ def broken(platform: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     log_model(platform.tracking_uri, "crashing", folder, ["mlflow"])
     log_model(platform.tracking_uri, "demanding", folder, ["numpy==99.9"])
     client = MlflowClient(platform.tracking_uri, platform.tracking_uri)
+    run = client.create_run("0").info
     client.create_registered_model("hollow")
-    client.create_model_version("hollow", "mlflow-artifacts:/0/none/artifacts/model")
+    client.create_model_version("hollow", f"{run.artifact_uri}/model", run_id=run.run_id)
     models = {
         "quota": None,
         "refused": None,

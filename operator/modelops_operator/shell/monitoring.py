@@ -58,7 +58,13 @@ class Monitor:
         cache, now = self._controller.cache, datetime.now(UTC)
         running = dict(self._running())
         targets = [
-            Target(namespace=key[0], name=key[1], pods=tuple(cache.pods_of(key))) for key in running
+            Target(
+                namespace=key[0],
+                name=key[1],
+                pods=tuple(cache.pods_of(key)),
+                window=monitoring.window,
+            )
+            for key, (monitoring, _) in running.items()
         ]
         readings = await self._source.collect(targets, now)
         self._retain(running.keys())

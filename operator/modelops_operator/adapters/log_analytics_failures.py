@@ -110,54 +110,62 @@ def filtered(namespace: str, lines: int, span: timedelta, place: LogAnalyticsCon
     return _failed(
         Reason.TELEMETRY_FILTERED,
         f"{lines:,} lines of namespace {namespace} reached {_TABLE} in {_where(place)} within"
-        f" {_minutes(span)}, none of them telemetry: something drops stdout of the containers `server`,"
-        ' or lines with "mdw1": the log filters of ConfigMap container-azm-ms-agentconfig, an'
-        " annotation of the pods, or a transformation of the data collection rule",
+        f" {_minutes(span)}, none of them telemetry: something drops stdout of the containers"
+        ' `server`, or lines with "mdw1": the log filters of ConfigMap container-azm-ms-agentconfig,'
+        " an annotation of the pods, or a transformation of the data collection rule",
     )
 
 
-_REFUSALS: Final[tuple[tuple[Callable[[Answer], bool], Reason, str], ...]] = (
-    (
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What only a person can mend."""
+
+    known: Callable[[Answer], bool]
+    reason: Reason
+    way_out: str
+
+
+_REFUSALS: Final = (
+    _Refusal(
         lambda answer: answer.status == HTTPStatus.NOT_FOUND,
         Reason.WORKSPACE_NOT_FOUND,
-        "check monitoring.logAnalytics: workspaceId is the GUID in the workspace's overview (not its"
-        " name), resourceId the cluster's whole ID, endpoint that of its cloud",
+        "check monitoring.logAnalytics: workspaceId is the GUID in the workspace's overview (not"
+        " its name), resourceId the cluster's whole ID, endpoint that of its cloud",
     ),
-    (
+    _Refusal(
         lambda answer: (
             answer.status == HTTPStatus.UNAUTHORIZED
             or any(code.startswith("InvalidAuthenticationToken") for code in answer.codes)
         ),
         Reason.QUERY_DENIED,
-        "the token is not for this service: check monitoring.logAnalytics.endpoint and audience, and"
-        " that the identity is of the workspace's tenant",
+        "the token is not for this service: check monitoring.logAnalytics.endpoint and audience,"
+        " and that the identity is of the workspace's tenant",
     ),
-    (
+    _Refusal(
         lambda answer: answer.status == HTTPStatus.FORBIDDEN,
         Reason.QUERY_DENIED,
         "give the operator's identity the role Log Analytics Reader there; a new role takes some"
         " minutes to be known",
     ),
-    (
+    _Refusal(
         lambda answer: _BASIC in answer.codes,
         Reason.LOG_TABLE_ON_BASIC_PLAN,
         f"set the plan of table {_TABLE} to Analytics, or take monitoring.backend PodLogs",
     ),
-    (
+    _Refusal(
         lambda answer: bool(_UNRESOLVED & set(answer.codes)) and _TABLE in answer.message,
         Reason.LOG_TABLE_MISSING,
         f"switch on Container insights with the schema {_TABLE}, and check that the cluster sends"
         " its logs to this workspace",
     ),
 )
-"""What only a person can mend: how it is known, and the way out."""
 
 
 def _refused(answer: Answer, place: LogAnalyticsConfig) -> Failure:
     said = f"{_where(place)} answers {answer}"
-    for known, reason, way_out in _REFUSALS:
-        if known(answer):
-            return _failed(reason, f"{said}; {way_out}")
+    for refusal in _REFUSALS:
+        if refusal.known(answer):
+            return _failed(refusal.reason, f"{said}; {refusal.way_out}")
     if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
         wait = answer.retry_after
         until = "" if wait is None else f", and is asked again in {wait.total_seconds():.0f} s"

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, Final
 
 from azure.core.exceptions import AzureError
+from azure.core.rest import AsyncHttpResponse
 from azure.identity.aio import DefaultAzureCredential
 from azure.monitor.query import LogsQueryPartialResult, LogsTable, LogsTableRow
 from azure.monitor.query.aio import LogsQueryClient
@@ -54,6 +55,8 @@ _LONGEST_DELAY: Final = timedelta(hours=4)
 """What comes later than this finds its window closed."""
 _AHEAD: Final = timedelta(hours=1)
 """How far the clocks of nodes may be ahead of ours."""
+_UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
+"""What the client raises for an answer that is not what it expects."""
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -134,9 +137,9 @@ class LogAnalytics:
         """Read what is new for every target. Never raises: a failure is part of a reading."""
         self._meet(targets, now)
         hauls = {target.key: Haul() for target in targets}
-        silent = {target.key: target for target in targets if self._silent(target, now)}
         if targets and now >= self._next:
-            await self._attempt(hauls, list(silent.values()), now)
+            await self._attempt(hauls, targets, now)
+        silent = {target.key for target in targets if self._silent(target, now)}
         return {
             key: Reading(
                 lines=tuple(haul.lines),
@@ -171,12 +174,12 @@ class LogAnalytics:
         return any(moment is not None and moment <= oldest for moment in started)
 
     async def _attempt(
-        self, hauls: Mapping[Key, Haul], silent: Sequence[Target], now: datetime
+        self, hauls: Mapping[Key, Haul], targets: Sequence[Target], now: datetime
     ) -> None:
         """Ask, and settle when to ask again."""
         try:
             await self._catch_up(hauls, now)
-            await self._explain(silent, now)
+            await self._explain([one for one in targets if self._silent(one, now)], now)
         except _QueryError as error:
             self._failure = error.failure
             backoff = min(self._place.interval * 2 ** min(self._failed, 10), LONGEST_PAUSE)
@@ -279,12 +282,15 @@ class LogAnalytics:
             ask = partial(client.query_workspace, place.workspace_id)
         else:
             ask = partial(client.query_resource, place.resource_id.lstrip("/"))
+        # The client's errors tell nothing of an answer that is not JSON, as a gateway's.
+        answers: list[AsyncHttpResponse] = []
+        hook = {"raw_response_hook": lambda heard: answers.append(heard.http_response)}
         try:
             async with asyncio.timeout(TIMEOUT + 10):
-                result = await ask(query, timespan=span, server_timeout=TIMEOUT)
-        except (AzureError, OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
-            # The last three are the client's own, where the answer is not what it expects.
-            raise _QueryError(*failures.described(error, place, now)) from error
+                result = await ask(query, timespan=span, server_timeout=TIMEOUT, **hook)
+        except (AzureError, OSError, TimeoutError, *_UNREADABLE) as error:
+            answer = answers[-1] if answers else None
+            raise _QueryError(*failures.described(error, answer, place, now)) from error
         if isinstance(result, LogsQueryPartialResult):
             return _rows(result.partial_data), failures.partial(result.partial_error, place)
         return _rows(result.tables), None

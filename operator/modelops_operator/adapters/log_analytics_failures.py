@@ -9,11 +9,8 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from azure.core.exceptions import (
-    ClientAuthenticationError,
-    HttpResponseError,
-    ServiceResponseTimeoutError,
-)
+from azure.core.exceptions import ClientAuthenticationError, ServiceResponseTimeoutError
+from azure.core.rest import AsyncHttpResponse
 from azure.monitor.query import LogsQueryError
 
 from modelops_operator.api.config import LogAnalyticsConfig
@@ -42,9 +39,8 @@ class Answer:
     retry_after: timedelta | None = None
 
     @classmethod
-    def of(cls, error: HttpResponseError, now: datetime) -> "Answer":
+    def of(cls, response: AsyncHttpResponse, now: datetime) -> "Answer":
         """Read it; what is not understood goes into the message as it is."""
-        response: Any = error.response
         body = response.text()
         parts = list(_parts(body))
         messages = [part["message"] for part in parts if part.get("message")]
@@ -61,18 +57,17 @@ class Answer:
 
 
 def described(
-    error: Exception, place: LogAnalyticsConfig, now: datetime
+    error: Exception, response: AsyncHttpResponse | None, place: LogAnalyticsConfig, now: datetime
 ) -> tuple[Failure, timedelta | None]:
     """Say what an error of the client means and what to do, and how long the service wants peace.
 
-    The error is one of azure-core's or azure-identity's, TimeoutError, or what the client raises
-    for an answer that it cannot read.
+    `response` is the service's own, where it came to one; an error without may be the identity's.
     """
-    if isinstance(error, ClientAuthenticationError) and not _is_ours(error, place):
-        return _unidentified(error), None
-    if isinstance(error, HttpResponseError) and error.response is not None:
-        answer = Answer.of(error, now)
+    if response is not None and response.status_code >= HTTPStatus.BAD_REQUEST:
+        answer = Answer.of(response, now)
         return _refused(answer, place), answer.retry_after
+    if isinstance(error, ClientAuthenticationError):
+        return _unidentified(error), None
     if isinstance(error, TimeoutError | ServiceResponseTimeoutError):
         return _passing(f"{_where(place)} did not answer in time"), None
     told = _shortened(f"{type(error).__name__} {error}".strip())
@@ -111,8 +106,9 @@ def filtered(namespace: str, lines: int, span: timedelta, place: LogAnalyticsCon
         Reason.TELEMETRY_FILTERED,
         f"{lines:,} lines of namespace {namespace} reached {_TABLE} in {_where(place)} within"
         f" {_minutes(span)}, none of them telemetry: something drops stdout of the containers"
-        ' `server`, or lines with "mdw1": the log filters of ConfigMap container-azm-ms-agentconfig,'
-        " an annotation of the pods, or a transformation of the data collection rule",
+        ' `server`, or lines with "mdw1": the log filters of ConfigMap'
+        " container-azm-ms-agentconfig, an annotation of the pods, or a transformation of the data"
+        " collection rule",
     )
 
 
@@ -180,12 +176,6 @@ def _where(place: LogAnalyticsConfig) -> str:
     if place.workspace_id:
         return f"workspace {place.workspace_id} at {host}"
     return f"resource {place.resource_id} at {host}"
-
-
-def _is_ours(error: ClientAuthenticationError, place: LogAnalyticsConfig) -> bool:
-    """Whether the service itself refused the token; otherwise there was none to be had."""
-    response: Any = error.response
-    return response is not None and str(response.request.url).startswith(place.endpoint)
 
 
 def _parts(body: str) -> Iterator[Mapping[str, Any]]:

@@ -82,22 +82,22 @@ class Workspace:
 
     def ingest(self, rows: Iterable[Row]) -> None:
         """Let rows arrive."""
-        self.connection.executemany(
-            "INSERT INTO Arrived VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    (row.written or row.ingested).replace(tzinfo=None),
-                    row.namespace,
-                    row.pod,
-                    row.container,
-                    row.source,
-                    self._stored(row.message),
-                    row.cluster.lower(),
-                    row.ingested.replace(tzinfo=None),
-                )
-                for row in rows
-            ],
-        )
+        values = [
+            (
+                (row.written or row.ingested).replace(tzinfo=None),
+                row.namespace,
+                row.pod,
+                row.container,
+                row.source,
+                self._stored(row.message),
+                row.cluster.lower(),
+                row.ingested.replace(tzinfo=None),
+            )
+            for row in rows
+        ]
+        if values:
+            insert = "INSERT INTO Arrived VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            self.connection.executemany(insert, values)
 
     def _stored(self, message: str) -> str:
         if not self.dynamic:

@@ -254,7 +254,7 @@ def test_half_a_million_rows_are_read_in_pages() -> None:
     async def scenario(reader: Reader) -> None:
         reader.workspace.connection.execute(
             "INSERT INTO Arrived SELECT ?, 'staging', 'pod-a', 'server', 'stdout',"
-            " replace(?, 'w1', 'w' || n), '', ?::TIMESTAMP + to_milliseconds(n // 50)"
+            " replace(?, '\"w1\"', '\"w' || n || '\"'), '', ?::TIMESTAMP + to_milliseconds(n // 50)"
             " FROM range(500000) numbers(n)",
             [NOON.replace(tzinfo=None), text(), (NOON - 5 * MINUTE).replace(tzinfo=None)],
         )

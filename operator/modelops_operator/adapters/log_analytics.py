@@ -284,10 +284,14 @@ class LogAnalytics:
             ask = partial(client.query_resource, place.resource_id.lstrip("/"))
         # The client's errors tell nothing of an answer that is not JSON, as a gateway's.
         answers: list[AsyncHttpResponse] = []
-        hook = {"raw_response_hook": lambda heard: answers.append(heard.http_response)}
         try:
             async with asyncio.timeout(TIMEOUT + 10):
-                result = await ask(query, timespan=span, server_timeout=TIMEOUT, **hook)
+                result = await ask(
+                    query,
+                    timespan=span,
+                    server_timeout=TIMEOUT,
+                    raw_response_hook=lambda heard: answers.append(heard.http_response),
+                )
         except (AzureError, OSError, TimeoutError, *_UNREADABLE) as error:
             answer = answers[-1] if answers else None
             raise _QueryError(*failures.described(error, answer, place, now)) from error

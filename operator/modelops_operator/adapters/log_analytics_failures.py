@@ -66,8 +66,10 @@ def described(
     if response is not None and response.status_code >= HTTPStatus.BAD_REQUEST:
         answer = Answer.of(response, now)
         return _refused(answer, place), answer.retry_after
-    if isinstance(error, ClientAuthenticationError):
-        return _unidentified(error), None
+    # The client raises its own kind in place of the identity's, which remains as the context.
+    for cause in (error, error.__context__):
+        if isinstance(cause, ClientAuthenticationError):
+            return _unidentified(cause), None
     if isinstance(error, TimeoutError | ServiceResponseTimeoutError):
         return _passing(f"{_where(place)} did not answer in time"), None
     told = _shortened(f"{type(error).__name__} {error}".strip())

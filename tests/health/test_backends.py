@@ -26,7 +26,7 @@ from tests.health.builders import (
     normal_profile,
     watch,
 )
-from tests.log_analytics import WORKSPACE, Row, Workspace
+from tests.log_analytics import WORKSPACE, Row, Workspace, error
 
 pytestmark = pytest.mark.contract
 
@@ -93,9 +93,8 @@ def from_pod_logs(texts: Sequence[Text]) -> Reading:
     )
 
 
-def from_log_analytics(texts: Sequence[Text]) -> Reading:
+def from_log_analytics(texts: Sequence[Text], workspace: Workspace) -> Reading:
     """Read by the real client, what came last having arrived first."""
-    workspace = Workspace()
     workspace.ingest(
         Row(
             message=text.decode(),
@@ -134,7 +133,7 @@ def test_both_backends_give_the_same_windows_and_the_same_verdict(
 ) -> None:
     texts = written(shift=shift)
     assert any(b'"cc":1,' not in text for *_, text in texts)
-    readings = from_pod_logs(texts), from_log_analytics(texts)
+    readings = from_pod_logs(texts), from_log_analytics(texts, Workspace())
     assert [(each.damaged, each.foreign) for each in readings] == [(32, 16)] * 2
     one, other = map(history, readings)
 
@@ -149,3 +148,14 @@ def test_both_backends_give_the_same_windows_and_the_same_verdict(
     verdict = evaluate(one, watched, NOW)
     assert verdict == evaluate(other, watched, NOW)
     assert verdict.conditions[0].status == drifts
+
+
+def test_what_stands_in_the_way_is_the_reason_of_the_condition() -> None:
+    workspace = Workspace()
+    workspace.answers.append(error(403, "InsufficientAccessError", "No access"))
+    failure = from_log_analytics([], workspace).failure
+    assert failure is not None
+    health = evaluate(History(REVISION, settle=WINDOW), watch(failure=failure), NOW)
+    (monitoring,) = (each for each in health.conditions if each.type == "MonitoringHealthy")
+    assert (monitoring.status, monitoring.reason) == ("False", "QueryDenied")
+    assert "give the operator's identity the role Log Analytics Reader" in monitoring.message

@@ -8,7 +8,8 @@ The workspace is asked once for the whole fleet, at every `place.interval`, for 
 since the newest arrival that is known, and a little again, since rows become visible out of order;
 what was handed over before is left out. It is the time of arrival that counts, not of writing, so
 that a line which comes late is met all the same. An answer is a page: while pages are full, the
-next `collect` goes on at once where the last one ended.
+next `collect` goes on at once where the last one ended, and the lines of windows that the end of
+the page may have cut wait for it.
 
 A line counts for the pod that Kubernetes knows by its name, alive or gone since we looked first;
 lines of other pods, and what a pod says of others, are left out. Nothing is retried within a
@@ -28,6 +29,7 @@ from azure.core.rest import AsyncHttpResponse
 from azure.identity.aio import DefaultAzureCredential
 from azure.monitor.query import LogsQueryPartialResult, LogsTable, LogsTableRow
 from azure.monitor.query.aio import LogsQueryClient
+from modelops_runtime.telemetry import Line
 
 from modelops_operator.adapters import kql
 from modelops_operator.adapters import log_analytics_failures as failures
@@ -43,6 +45,8 @@ LARGEST_PAGE: Final = 320_000
 """The service gives at most 500,000 rows."""
 PAGES: Final = 4
 """Answers in one `collect`."""
+MOST_HELD: Final = PAGE * PAGES
+"""Lines that wait for the rest of their windows."""
 TIMEOUT: Final = 60
 """Seconds for one answer."""
 LONGEST_PAUSE: Final = timedelta(minutes=10)
@@ -117,6 +121,8 @@ class LogAnalytics:
         """The arrival to go on from, where a page was full."""
         self._seen: dict[int, datetime] = {}
         """Hash and arrival of what was met and may be met again."""
+        self._held: dict[Key, list[Line]] = {}
+        """Lines of windows that are not known to be whole, while there are full pages."""
         self._pods: dict[tuple[str, str], _Pod] = {}
         """By namespace and name."""
         self._heard: dict[Key, datetime] = {}
@@ -139,15 +145,34 @@ class LogAnalytics:
         hauls = {target.key: Haul() for target in targets}
         if targets and now >= self._next:
             await self._attempt(hauls, targets, now)
+        lines = self._whole(hauls)
         silent = {target.key for target in targets if self._silent(target, now)}
         return {
             key: Reading(
-                lines=tuple(haul.lines),
+                lines=lines[key],
                 failure=self._failure or (self._absent.get(key[0]) if key in silent else None),
                 damaged=haul.damaged,
                 foreign=haul.foreign,
             )
             for key, haul in hauls.items()
+        }
+
+    def _whole(self, hauls: Mapping[Key, Haul]) -> Mapping[Key, tuple[Line, ...]]:
+        """Give the lines to hand over, and hold back those whose windows a page may have cut.
+
+        A reader has closed the windows of the past long ago, and takes their lines together only.
+        """
+        found = {key: [*self._held.get(key, ()), *haul.lines] for key, haul in hauls.items()}
+        whole = datetime.max.replace(tzinfo=UTC)
+        if self._behind is not None and sum(map(len, found.values())) <= MOST_HELD:
+            whole = self._behind - self._place.lag
+        self._held = {
+            key: held
+            for key, lines in found.items()
+            if (held := [line for line in lines if line.end > whole])
+        }
+        return {
+            key: tuple(line for line in lines if line.end <= whole) for key, lines in found.items()
         }
 
     async def close(self) -> None:

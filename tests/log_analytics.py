@@ -96,8 +96,9 @@ class Workspace:
             for row in rows
         ]
         if values:
-            insert = "INSERT INTO Arrived VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-            self.connection.executemany(insert, values)
+            columns = [list(column) for column in zip(*values, strict=True)]
+            unnested = ", ".join("unnest(?)" for _ in columns)
+            self.connection.execute(f"INSERT INTO Arrived SELECT {unnested}", columns)
 
     def _stored(self, message: str) -> str:
         if not self.dynamic:

@@ -14,6 +14,9 @@ mlflow: {trackingUri: "http://mlflow:5000"}
 registry: {host: "registry:5000"}
 """
 DIGEST = "sha256:" + "0" * 64
+CLUSTER = (
+    "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
+)
 FULL = f"""
 mlflow: {{trackingUri: "http://10.1.1.1:5001", pollInterval: 2s, settle: 500ms}}
 registry: {{host: "10.1.1.1:5000", prefix: "team/models", insecure: true, dockerConfig: /c.json}}
@@ -25,7 +28,18 @@ builder:
   bases: {{"3.12": "10.1.1.1:5000/modelops/base@{DIGEST}"}}
   platforms: [linux/arm64]
   runtimeBundle: /runtime
-monitoring: {{backend: PodLogs, interval: 1s}}
+monitoring:
+  backend: LogAnalytics
+  interval: 1s
+  logAnalytics:
+    workspaceId: 00000000-1111-2222-3333-444444444444
+    resourceId: {CLUSTER}
+    endpoint: https://api.loganalytics.us
+    audience: https://api.loganalytics.us
+    interval: 30s
+    lag: 3m
+    overlap: 1m
+    lookback: 1h
 operator:
   namespace: models
   namespaces: [staging]
@@ -64,6 +78,9 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert config.operator.namespaces == ("staging",)
     assert config.operator.leader_election.lease_name == "other"
     assert config.runtime.version == "0.2.0"
+    assert config.monitoring.backend is MonitoringBackend.LOG_ANALYTICS
+    assert config.monitoring.log_analytics.resource_id == CLUSTER
+    assert config.monitoring.log_analytics.lag == timedelta(minutes=3)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +98,14 @@ def test_everything_is_read(tmp_path: Path) -> None:
         (LEAST + 'operator: {workers: "4"}', "operator.workers: must be a whole number"),
         (LEAST + "operator: {sweepInterval: 300}", "operator.sweepInterval: must be a duration"),
         (LEAST + "monitoring: {backend: Loki}", "monitoring.backend: must be one of 'PodLogs'"),
+        (
+            LEAST + "monitoring: {backend: LogAnalytics}",
+            "monitoring: backend LogAnalytics needs to",
+        ),
+        (LEAST + "monitoring: {logAnalytics: {workspaceId: logs}}", "workspaceId: must match"),
+        (LEAST + "monitoring: {logAnalytics: {resourceId: aks}}", "resourceId: must match"),
+        (LEAST + "monitoring: {logAnalytics: {lag: 300}}", "logAnalytics.lag: must be a duration"),
+        (LEAST + "monitoring: {logAnalytics: {endpoint: 'http://a.io'}}", "endpoint: must match"),
         (LEAST + 'builder: {bases: {"3.11": "r/base:3.11"}}', "builder.bases.3.11: must match"),
         (LEAST + "builder: {python: 3.11}", "builder.python: must be text; put it in quotes"),
     ],

@@ -11,6 +11,7 @@ from tests.apiserver import program
 
 CHART = Path(__file__).parents[2] / "charts" / "modelops-operator"
 DIGEST = "sha256:" + "0" * 64
+GUID = "00000000-1111-2222-3333-444444444444"
 VALUES: dict[str, Any] = {
     "mlflow": {"trackingUri": "http://10.1.1.1:5001"},
     "registry": {"host": "10.1.1.1:5000"},
@@ -31,12 +32,14 @@ EVERYTHING: dict[str, Any] = {
         "dockerConfigSecret": "docker",
     },
     "caBundle": {"pem": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"},
+    "monitoring": {"backend": "LogAnalytics", "logAnalytics": {"workspaceId": GUID, "lag": "3m"}},
     "operator": {
+        "workloadIdentity": {"clientId": GUID, "tenantId": GUID},
         "image": {"repository": "acme.azurecr.io/operator", "digest": DIGEST},
         "replicas": 2,
         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
         "podAnnotations": {"a": "b"},
-        "podLabels": {"azure.workload.identity/use": "true"},
+        "podLabels": {"team": "census"},
         "extraEnv": [{"name": "LOG_LEVEL", "value": "debug"}],
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "tolerations": [{"key": "system", "operator": "Exists"}],
@@ -45,7 +48,7 @@ EVERYTHING: dict[str, Any] = {
             {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
         ],
         "priorityClassName": "system-cluster-critical",
-        "serviceAccount": {"annotations": {"azure.workload.identity/client-id": "1"}},
+        "serviceAccount": {"annotations": {"owner": "census"}},
     },
     "builder": {
         "image": {"tag": "edge"},

@@ -12,6 +12,7 @@ from tests.chart.chart import (
     CHART,
     DIGEST,
     EVERYTHING,
+    GUID,
     VALUES,
     attempt,
     container,
@@ -60,6 +61,7 @@ def test_the_configuration_is_understood(values: dict[str, Any], tmp_path: Path)
     assert config.registry.docker_config == (
         Path("/etc/modelops/registry/config.json") if values is EVERYTHING else None
     )
+    assert config.monitoring.log_analytics.workspace_id == (GUID if values is EVERYTHING else "")
     assert config.builder.ca_bundle == (
         Path("/etc/modelops/ca/ca.crt") if values is EVERYTHING else None
     )
@@ -112,6 +114,9 @@ def test_every_value_is_in_the_schema_and_described() -> None:
         ({"builder": {"python": 3.11}}, "python"),
         ({"caBundle": {"pem": "/etc/ssl/cert.pem"}}, "pem"),
         ({"monitoring": {"backend": "Loki"}}, "backend"),
+        ({"monitoring": {"backend": "LogAnalytics"}}, "logAnalytics"),
+        ({"monitoring": {"logAnalytics": {"workspaceId": "logs"}}}, "workspaceId"),
+        ({"operator": {"workloadIdentity": {"clientId": "operator"}}}, "clientId"),
     ],
 )
 def test_mistakes_are_refused(change: dict[str, Any], words: str) -> None:
@@ -145,6 +150,26 @@ def test_only_the_builder_gets_the_registry_s_credentials(everything: list[dict[
         assert secret in builder
     assert '"mlflow"' in operator
     assert '"mlflow"' in builder
+
+
+def test_the_operator_s_workload_identity(
+    least: list[dict[str, Any]], everything: list[dict[str, Any]]
+) -> None:
+    def identity(manifests: list[dict[str, Any]], name: str) -> tuple[dict[str, str], str | None]:
+        account = find(manifests, "ServiceAccount", name)["metadata"].get("annotations", {})
+        pod = find(manifests, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        return account, pod.get("azure.workload.identity/use")
+
+    assert identity(everything, OPERATOR) == (
+        {
+            "azure.workload.identity/client-id": GUID,
+            "azure.workload.identity/tenant-id": GUID,
+            "owner": "census",
+        },
+        "true",
+    )
+    assert identity(least, OPERATOR) == ({}, None)
+    assert identity(everything, BUILDER) == ({}, None)
 
 
 def test_a_changed_configuration_restarts_the_pods_and_nothing_else_does(

@@ -20,6 +20,7 @@ from modelops_operator.shell.monitoring import Monitor
 from modelops_operator.shell.references import References
 from modelops_runtime.profile import FeatureProfile, Profile
 from modelops_runtime.telemetry import Line
+from prometheus_client import REGISTRY
 
 pytestmark = pytest.mark.unit
 
@@ -65,9 +66,10 @@ class Source:
 
     async def collect(self, targets: Sequence[Target], now: datetime) -> Mapping[Key, Reading]:
         assert now.tzinfo is UTC
+        assert all(target.window == timedelta(seconds=5) for target in targets)
         self.asked = [target.key for target in targets]
         lines, self.lines = tuple(self.lines), []
-        return {key: Reading(lines=lines) for key in self.asked}
+        return {key: Reading(lines=lines, damaged=2, foreign=3) for key in self.asked}
 
     async def close(self) -> None:
         return
@@ -205,15 +207,23 @@ def test_a_deployment_without_a_readable_release_is_no_reason_to_fail() -> None:
     assert world.source.asked == []
 
 
+def left_out(cause: str) -> float | None:
+    labels = {"namespace": KEY[0], "name": KEY[1], "cause": cause}
+    return REGISTRY.get_sample_value("modelops_telemetry_lines_left_out_total", labels)
+
+
 def test_a_deployment_that_went_is_forgotten() -> None:
     world = World()
     world.fleet.cache.put(model_deployment())
     world.fleet.cache.put(deployment())
+    before = left_out("damaged") or 0, left_out("foreign") or 0
     world.tick()
+    assert (left_out("damaged"), left_out("foreign")) == (before[0] + 2, before[1] + 3)
     world.fleet.cache.drop(deployment(version=9))
     asyncio.run(world.monitor.tick())
     assert world.source.asked == []
     assert world.monitor._shown == set()
+    assert left_out("damaged") is None
     assert world.monitor._specs == {}
 
 

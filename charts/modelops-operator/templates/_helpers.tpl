@@ -73,6 +73,26 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/*
+What Azure's workload identity looks for, beside what the values say for themselves, which wins.
+Both take a dict of root and component.
+*/}}
+{{- define "modelops.podLabels" -}}
+{{- $values := index .root.Values .component -}}
+{{- $labels := dict -}}
+{{- if dig "workloadIdentity" "clientId" "" $values }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end }}
+{{- with mergeOverwrite $labels $values.podLabels }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{- define "modelops.accountAnnotations" -}}
+{{- $values := index .root.Values .component -}}
+{{- $annotations := dict -}}
+{{- range $key, $value := dict "client-id" (dig "workloadIdentity" "clientId" "" $values) "tenant-id" (dig "workloadIdentity" "tenantId" "" $values) }}
+{{- if $value }}{{ $_ := set $annotations (printf "azure.workload.identity/%s" $key) $value }}{{ end }}
+{{- end }}
+{{- with mergeOverwrite $annotations $values.serviceAccount.annotations }}{{ toYaml . }}{{ end }}
+{{- end }}
+
 {{/* Environment that both components share. Takes the root. */}}
 {{- define "modelops.environment" -}}
 - name: MODELOPS_CONFIG

@@ -25,14 +25,12 @@ from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
-from modelops_runtime.telemetry import Line, TelemetryError
 
-from modelops_operator.adapters.telemetry import Key, Reading, Target, believable
+from modelops_operator.adapters.origin import CONTAINER, Haul, Origin
+from modelops_operator.adapters.telemetry import Key, Reading, Target
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.reasons import Reason
 
-CONTAINER: Final = "server"
-"""The container that serves, in every pod of ours."""
 SETTLE: Final = timedelta(seconds=5)
 """Workers write at the end of the window; the kubelet has the line within milliseconds."""
 LOOKBACK: Final = timedelta(hours=6)
@@ -59,7 +57,6 @@ _NOTHING_THERE: Final = {400, 404}
 """The container has not started, has no former instance, or the pod is gone."""
 _DENIED: Final = {401, 403}
 _OVERLAP: Final = timedelta(seconds=1)
-_REVISION_LABEL: Final = "modelops.dev/revision"
 
 
 class _ReadError(Exception):
@@ -75,10 +72,8 @@ class _Source:
     """A pod, as far as its log is concerned."""
 
     namespace: str
-    name: str
     uid: str
-    model: str
-    revision: str
+    origin: Origin
     deleting: bool
     instance: int | None
     """Number of restarts of the container; None while there was no container yet."""
@@ -93,22 +88,11 @@ class _Source:
         started = "waiting" not in status.get("state", {"waiting": {}}) or status.get("lastState")
         return cls(
             namespace=target.namespace,
-            name=metadata["name"],
             uid=metadata["uid"],
-            model=f"{target.namespace}/{target.name}",
-            revision=metadata.get("labels", {}).get(_REVISION_LABEL, ""),
+            origin=Origin.of(target, pod),
             deleting=bool(metadata.get("deletionTimestamp")),
             instance=status.get("restartCount", 0) if started else None,
         )
-
-
-@dataclass(slots=True)
-class _Haul:
-    """What was found and not handed over yet."""
-
-    lines: list[Line] = field(default_factory=list)
-    damaged: int = 0
-    foreign: int = 0
 
 
 @dataclass(slots=True)
@@ -124,7 +108,7 @@ class _Reader:
     """Former instances that are done with."""
     seen: set[tuple[datetime, bytes]] = field(default_factory=set)
     """What was handed over since `former`."""
-    haul: _Haul = field(default_factory=_Haul)
+    haul: Haul = field(default_factory=Haul)
     read: datetime | None = None
     """When it was last read to its end."""
     window_end: datetime | None = None
@@ -155,26 +139,14 @@ class _Reader:
         if (written, text) in self.seen:
             return
         self.seen.add((written, text))
-        try:
-            line = Line.parse(text)
-        except TelemetryError:
-            self.haul.damaged += 1
-            return
-        if line is None:
-            return
-        if not believable(line):
-            self.haul.damaged += 1
-        elif (line.model, line.revision) != (self.source.model, self.source.revision):
-            self.haul.foreign += 1
-        else:
-            # The pod is who the API server says it is, whatever the line says.
-            self.haul.lines.append(replace(line, pod=self.source.name))
+        line = self.haul.take(text, self.source.origin)
+        if line is not None:
             self.window = timedelta(seconds=line.seconds)
             self.window_end = max(line.end, self.window_end or line.end)
 
-    def hand_over(self) -> _Haul:
+    def hand_over(self) -> Haul:
         """Give what was found, once."""
-        haul, self.haul = self.haul, _Haul()
+        haul, self.haul = self.haul, Haul()
         return haul
 
     async def stop(self) -> None:
@@ -314,7 +286,7 @@ class PodLogs:
         request = await self._client.param_serialize(
             method="GET",
             resource_path="/api/v1/namespaces/{namespace}/pods/{name}/log",
-            path_params={"namespace": source.namespace, "name": source.name},
+            path_params={"namespace": source.namespace, "name": source.origin.pod},
             query_params=list(parameters.items()),
             header_params={"Accept": "text/plain, */*"},
             auth_settings=["BearerToken"],
@@ -378,7 +350,7 @@ def _worst(failures: Sequence[Failure]) -> Failure | None:
 
 
 def _unread(source: _Source, cause: str) -> Failure:
-    message = f"the log of pod {source.namespace}/{source.name} cannot be read: {cause}"
+    message = f"the log of pod {source.namespace}/{source.origin.pod} cannot be read: {cause}"
     return Failure(reason=Reason.QUERY_FAILED, message=message, permanent=False)
 
 

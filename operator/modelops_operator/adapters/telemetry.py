@@ -41,6 +41,8 @@ class Target:
     pods: Sequence[Mapping[str, Any]] = ()
     """Its live pods as the API server tells them, of whatever revision, terminating ones
     included: a pod's last line is written while it terminates."""
+    window: timedelta = timedelta(minutes=5)
+    """How often each of its pods reports."""
 
     @property
     def key(self) -> Key:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from modelops_operator.api.resources import validation_message
-from modelops_operator.api.schema import Boolean, DurationBetween, Fields, Integer
+from modelops_operator.api.schema import Boolean, DurationBetween, Fields, Integer, refusal
 
 DEFAULT_PATH: Final = Path("/etc/modelops/config.yaml")
 PATH_VARIABLE: Final = "MODELOPS_CONFIG"
@@ -87,6 +87,46 @@ class MonitoringBackend(StrEnum):
 
     POD_LOGS = "PodLogs"
     """The logs of the pods, through the API server."""
+    LOG_ANALYTICS = "LogAnalytics"
+    """Azure Log Analytics, where Container insights brings the logs of the pods."""
+
+
+class LogAnalyticsConfig(Fields):
+    """The Log Analytics workspace that the pods' logs are in.
+
+    With `workspaceId` the workspace is asked, with `resourceId` the cluster's resource; with both,
+    the workspace, for the logs of that cluster alone: where several clusters share it. The
+    identity comes from the surroundings (AKS workload identity, or a managed identity).
+    """
+
+    workspace_id: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"^([0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})?$",
+        ),
+    ] = ""
+    """The workspace's ID, a GUID (in its overview; not its name, not its resource ID)."""
+    resource_id: Annotated[
+        str,
+        StringConstraints(
+            pattern=r"^(/subscriptions/[^/\s]+/resource[gG]roups/[^/\s]+/providers/[^\s]+[^/\s])?$"
+        ),
+    ] = ""
+    """The cluster's resource ID."""
+    endpoint: Annotated[str, StringConstraints(pattern=r"^https://[^\s/]+$")] = (
+        "https://api.loganalytics.io"
+    )
+    """Where queries go; other clouds have others, such as https://api.loganalytics.us."""
+    audience: Annotated[str, StringConstraints(pattern=r"^(https://[^\s]+)?$")] = ""
+    """Whom the identity's tokens are for; the endpoint if not given."""
+    interval: Annotated[timedelta, DurationBetween("10s", "1h")] = timedelta(minutes=1)
+    """How often the workspace is asked; verdicts follow `monitoring.interval`."""
+    lag: Annotated[timedelta, DurationBetween("0s", "1h")] = timedelta(minutes=5)
+    """How long after it was written a line may still be on its way."""
+    overlap: Annotated[timedelta, DurationBetween("0s", "1h")] = timedelta(minutes=2)
+    """How much is read again, since lines appear a little out of the order of their arrival."""
+    lookback: Annotated[timedelta, DurationBetween("1m", "24h")] = timedelta(hours=6)
+    """How far back is read after a restart or an outage."""
 
 
 class MonitoringConfig(Fields):
@@ -96,6 +136,19 @@ class MonitoringConfig(Fields):
     """Where telemetry is read from."""
     interval: Interval = timedelta(seconds=10)
     """How often."""
+    log_analytics: LogAnalyticsConfig = LogAnalyticsConfig()
+    """For the backend LogAnalytics."""
+
+    @model_validator(mode="after")
+    def _know_where(self) -> Self:
+        place = self.log_analytics
+        asked = self.backend is MonitoringBackend.LOG_ANALYTICS
+        if asked and not (place.workspace_id or place.resource_id):
+            raise refusal(
+                "backend LogAnalytics needs to know where: give logAnalytics.workspaceId (a GUID)"
+                " or logAnalytics.resourceId (the cluster's), or take backend PodLogs"
+            )
+        return self
 
 
 class LeaderElectionConfig(Fields):

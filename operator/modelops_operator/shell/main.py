@@ -12,7 +12,6 @@ from modelops_operator.adapters.kubernetes import (
     Cluster,
 )
 from modelops_operator.adapters.mlflow import MlflowRegistry
-from modelops_operator.adapters.pod_logs import PodLogs
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.controller import Controller, Listener
@@ -26,6 +25,7 @@ from modelops_operator.shell.monitoring import Monitor
 from modelops_operator.shell.process import Stop, after, run_process, run_until_stopped
 from modelops_operator.shell.queue import TokenBucket, WorkQueue
 from modelops_operator.shell.sweep import Kind, Sweeper
+from modelops_operator.shell.telemetry import telemetry_source
 from modelops_operator.shell.unwanted import UnwantedImages
 from modelops_operator.shell.watch import Watcher
 
@@ -42,13 +42,11 @@ def main() -> None:
 async def operate(config: OperatorConfig) -> None:
     """Put the operator together and run it until SIGTERM."""
     async with AsyncExitStack() as stack:
-        cluster, logs = await Cluster.connect(), await Cluster.connect()
+        cluster = await Cluster.connect()
         stack.push_async_callback(cluster.close)
-        stack.push_async_callback(logs.close)
         registry = MlflowRegistry(config.mlflow.tracking_uri)
         stack.callback(registry.close)
-        source = PodLogs(logs.client)
-        stack.push_async_callback(source.close)
+        source = await stack.enter_async_context(telemetry_source(config.monitoring))
 
         stop, cache, fleet, queue = Stop(), Cache(), Fleet(), WorkQueue("deployments")
         listener = Listener(cache, fleet, queue)

@@ -21,7 +21,7 @@ from modelops_operator.core.state import Health
 from modelops_operator.shell.controller import KIND, Controller
 from modelops_operator.shell.queue import Key
 from modelops_operator.shell.references import References
-from modelops_operator.shell.verdicts import export, withdraw
+from modelops_operator.shell.verdicts import count_left_out, export, withdraw
 
 _log = structlog.get_logger()
 _TICK: Final = Histogram("modelops_monitoring_seconds", "How long reading and judging takes.")
@@ -58,12 +58,19 @@ class Monitor:
         cache, now = self._controller.cache, datetime.now(UTC)
         running = dict(self._running())
         targets = [
-            Target(namespace=key[0], name=key[1], pods=tuple(cache.pods_of(key))) for key in running
+            Target(
+                namespace=key[0],
+                name=key[1],
+                pods=tuple(cache.pods_of(key)),
+                window=monitoring.window,
+            )
+            for key, (monitoring, _) in running.items()
         ]
         readings = await self._source.collect(targets, now)
         self._retain(running.keys())
         for key, (monitoring, release) in running.items():
             reading = readings.get(key, Reading())
+            count_left_out(key, reading)
             self._store.add(key, reading.lines, now, damaged=reading.damaged)
             health = await self._judge(key, monitoring, release, reading)
             self._controller.judged(key, health)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
+from modelops_operator.adapters.telemetry import Reading
 from modelops_operator.api.conditions import ConditionType
 from modelops_operator.core.state import Health
 from modelops_operator.shell.queue import Key
@@ -27,6 +28,12 @@ _FIGURES: Final = {
     ("outliers", "rate"): Gauge("modelops_outlier_rate", "Share of outliers.", _LABELS),
     ("service", "errorRate"): Gauge("modelops_error_rate", "Share of failed requests.", _LABELS),
 }
+_LEFT_OUT: Final = Counter(
+    "modelops_telemetry_lines_left_out",
+    "Lines of telemetry that count for nothing: damaged, or foreign (of another model or revision"
+    " than their pod's).",
+    (*_LABELS, "cause"),
+)
 _LEVELS: Final = {"True": 1, "False": 0, "Unknown": -1}
 
 
@@ -44,8 +51,16 @@ def export(key: Key, health: Health) -> None:
             gauge.labels(*key).set(float(figure))
 
 
+def count_left_out(key: Key, reading: Reading) -> None:
+    """Count the lines of a reading that were not believed."""
+    _LEFT_OUT.labels(*key, "damaged").inc(reading.damaged)
+    _LEFT_OUT.labels(*key, "foreign").inc(reading.foreign)
+
+
 def withdraw(key: Key) -> None:
     """Show nothing of an object that is gone."""
+    for cause in ("damaged", "foreign"):
+        _LEFT_OUT.remove(*key, cause)
     for gauge in (*_CONDITIONS.values(), *_FIGURES.values()):
         gauge.remove(*key)
 

@@ -1,0 +1,190 @@
+"""A stand-in for Azure Log Analytics: its query protocol over HTTP, DuckDB as its engine.
+
+The queries are the operator's own texts, run by duckdb-kql. It knows neither ingestion_time() nor
+a time span beside the query: a column stands for the one, a view for the other.
+"""
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+import duckdb_kql
+from aiohttp import web
+from azure.core.credentials import AccessToken
+from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
+from azure.monitor.query.aio import LogsQueryClient
+
+TOKEN = "a-token"
+TYPES = {"TIMESTAMP": "datetime", "BIGINT": "long", "DOUBLE": "real", "JSON": "dynamic"}
+WORKSPACE = "00000000-1111-2222-3333-444444444444"
+CLUSTER = (
+    "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/a"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of a container, as the agent ships it."""
+
+    message: str
+    ingested: datetime
+    written: datetime | None = None
+    namespace: str = "staging"
+    pod: str = "pod-a"
+    container: str = "server"
+    source: str = "stdout"
+    cluster: str = CLUSTER
+
+
+@dataclass
+class Question:
+    """A query that came."""
+
+    path: str
+    query: str
+    span: str
+    prefer: str
+
+
+def error(status: int, code: str, message: str = "", **more: Any) -> web.Response:
+    """Give the service's kind of error; the keywords are its inner error and headers."""
+    headers = more.pop("headers", {})
+    body = {"error": {"code": code, "message": message, **more}}
+    return web.json_response(body, status=status, headers=headers)
+
+
+@dataclass
+class Workspace:
+    """Tables, and answers to give instead of what they hold."""
+
+    dynamic: bool = True
+    """LogMessage is dynamic, as it is today; otherwise a string."""
+    answers: deque[web.Response] = field(default_factory=deque)
+    """Given first, one a question."""
+    most: int = 500_000
+    """Rows in an answer; what is over is cut off, and the answer is a partial one."""
+    asked: list[Question] = field(default_factory=list)
+    audiences: list[str] = field(default_factory=list)
+    """What tokens were asked for."""
+
+    def __post_init__(self) -> None:
+        self.connection = duckdb_kql.connect()
+        message = "JSON" if self.dynamic else "VARCHAR"
+        self.connection.sql(
+            "CREATE TABLE Arrived (TimeGenerated TIMESTAMP, PodNamespace VARCHAR, PodName VARCHAR,"
+            f" ContainerName VARCHAR, LogSource VARCHAR, LogMessage {message},"
+            " _ResourceId VARCHAR, Arrival TIMESTAMP)"
+        )
+
+    def ingest(self, rows: Iterable[Row]) -> None:
+        """Let rows arrive."""
+        values = [
+            (
+                (row.written or row.ingested).replace(tzinfo=None),
+                row.namespace,
+                row.pod,
+                row.container,
+                row.source,
+                self._stored(row.message),
+                row.cluster.lower(),
+                row.ingested.replace(tzinfo=None),
+            )
+            for row in rows
+        ]
+        if values:
+            columns = [list(column) for column in zip(*values, strict=True)]
+            unnested = ", ".join("unnest(?)" for _ in columns)
+            self.connection.execute(f"INSERT INTO Arrived SELECT {unnested}", columns)
+
+    def _stored(self, message: str) -> str:
+        if not self.dynamic:
+            return message
+        try:
+            # Nobody promises the order of a dynamic's fields.
+            return json.dumps(json.loads(message), sort_keys=True, separators=(",", ":"))
+        except ValueError:
+            return json.dumps(message)
+
+    def answer(self, query: str, span: str) -> Mapping[str, Any]:
+        """Run a query over the rows written within a span of time."""
+        start, end = (moment.removesuffix("Z") for moment in span.split("/"))
+        self.connection.execute(
+            "CREATE OR REPLACE VIEW ContainerLogV2 AS SELECT * FROM Arrived WHERE TimeGenerated"
+            f" BETWEEN TIMESTAMP '{start}' AND TIMESTAMP '{end}'"
+        )
+        result = duckdb_kql.query(self.connection, query.replace("ingestion_time()", "Arrival"))
+        columns = [
+            {"name": name, "type": TYPES.get(str(kind), "string")}
+            for name, kind in zip(result.columns, result.types, strict=True)
+        ]
+        rows = [[_wire(value) for value in row] for row in result.fetchall()]
+        table = {"name": "PrimaryResult", "columns": columns, "rows": rows[: self.most]}
+        if len(rows) <= self.most:
+            return {"tables": [table]}
+        cut = {
+            "code": "PartialError",
+            "message": "There were some errors when processing your query",
+        }
+        return {"tables": [table], "error": cut}
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer a question of the client's."""
+        assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+        asked = await request.json()
+        query, span = asked["query"], asked["timespan"]
+        self.asked.append(Question(request.path, query, span, request.headers["Prefer"]))
+        if self.answers:
+            return self.answers.popleft()
+        return web.json_response(self.answer(query, span))
+
+    async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        """Give a token as a credential does."""
+        self.audiences.extend(scopes)
+        return AccessToken(TOKEN, int((datetime.now(UTC) + timedelta(hours=1)).timestamp()))
+
+    async def close(self) -> None:
+        """End, as a credential does."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[LogsQueryClient]:
+        """Listen on loopback, and give the real client of it."""
+        application = web.Application(client_max_size=2**24)
+        application.router.add_post("/v1/{place:.*}/query", self.handle)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        client = LogsQueryClient(
+            self,
+            endpoint=endpoint,
+            retry_total=0,
+            authentication_policy=_Plain(self, "https://api.loganalytics.io/.default"),
+        )
+        try:
+            async with client:
+                yield client
+        finally:
+            await runner.cleanup()
+
+
+class _Plain(AsyncBearerTokenCredentialPolicy[Any, Any]):
+    """Sends the token over plain http, which the client refuses for good reasons."""
+
+    async def on_request(self, request: Any) -> None:
+        request.context.options["enforce_https"] = False
+        await super().on_request(request)
+
+
+def _wire(value: Any) -> Any:
+    return value.isoformat() + "Z" if isinstance(value, datetime) else value

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError
 
 from modelops_operator.api.resources import validation_message
-from modelops_operator.api.schema import Boolean, DurationBetween, Fields, Integer
+from modelops_operator.api.schema import Boolean, DurationBetween, Fields, Integer, Rule
 
 DEFAULT_PATH: Final = Path("/etc/modelops/config.yaml")
 PATH_VARIABLE: Final = "MODELOPS_CONFIG"
@@ -39,12 +39,40 @@ class MlflowConfig(Fields):
     """How long aliases must stay as they are before they are followed."""
 
 
-class RegistryConfig(Fields):
-    """The image registry.
+class RegistryAuth(StrEnum):
+    """How the builder says who it is."""
 
-    Credentials are `MODELOPS_REGISTRY_USERNAME` and `MODELOPS_REGISTRY_PASSWORD` in the
-    environment, or a Docker configuration file.
-    """
+    AUTO = "Auto"
+    """By whatever it has: Basic, DockerConfig, ACR in that order, else Anonymous."""
+    ACR = "ACR"
+    """To Azure Container Registry, by its workload identity."""
+    DOCKER_CONFIG = "DockerConfig"
+    """By a Docker configuration file, which may have different entries for different paths."""
+    BASIC = "Basic"
+    """By `MODELOPS_REGISTRY_USERNAME` and `MODELOPS_REGISTRY_PASSWORD` in the environment."""
+    ANONYMOUS = "Anonymous"
+    """Not at all."""
+
+
+class RegistryConfig(Fields):
+    """The image registry."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.auth != 'ACR' || !self.insecure",
+            message="auth ACR needs https, since Azure's tokens are never sent without "
+            "encryption; set insecure to false",
+            holds=lambda registry: registry.auth is not RegistryAuth.ACR or not registry.insecure,
+        ),
+        Rule(
+            cel="self.auth != 'DockerConfig' || has(self.dockerConfig)",
+            message="auth DockerConfig needs dockerConfig, the path of a config.json",
+            holds=lambda registry: (
+                registry.auth is not RegistryAuth.DOCKER_CONFIG
+                or registry.docker_config is not None
+            ),
+        ),
+    )
 
     host: Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\s/]+$")]
     """Name and port, without a scheme."""
@@ -57,6 +85,8 @@ class RegistryConfig(Fields):
     """Repositories are made under this path."""
     insecure: Boolean = False
     """Speak http instead of https."""
+    auth: RegistryAuth = RegistryAuth.AUTO
+    """How the builder says who it is."""
     docker_config: Path | None = None
     """A `config.json` as `docker login` writes it."""
 

@@ -12,7 +12,8 @@ from typing import Final, Self
 import httpx
 from modelops_runtime import bento
 
-from modelops_operator.adapters.oci import RegistryError, sha256
+from modelops_operator.adapters.oci import sha256
+from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel, ModelImageSpec

@@ -16,7 +16,12 @@ registry: {host: "registry:5000"}
 DIGEST = "sha256:" + "0" * 64
 FULL = f"""
 mlflow: {{trackingUri: "http://10.1.1.1:5001", pollInterval: 2s, settle: 500ms}}
-registry: {{host: "10.1.1.1:5000", prefix: "team/models", insecure: true, dockerConfig: /c.json}}
+registry:
+  host: "10.1.1.1:5000"
+  prefix: team/models
+  insecure: true
+  auth: DockerConfig
+  dockerConfig: /c.json
 builder:
   indexUrls: ["https://pypi.example.com/simple"]
   caBundle: null
@@ -81,6 +86,15 @@ def test_everything_is_read(tmp_path: Path) -> None:
         (LEAST + 'operator: {workers: "4"}', "operator.workers: must be a whole number"),
         (LEAST + "operator: {sweepInterval: 300}", "operator.sweepInterval: must be a duration"),
         (LEAST + "monitoring: {backend: Loki}", "monitoring.backend: must be one of 'PodLogs'"),
+        (
+            LEAST.replace('"registry:5000"', '"r", auth: ACR, insecure: true'),
+            "registry: auth ACR needs https",
+        ),
+        (
+            LEAST.replace('"registry:5000"', '"r", auth: DockerConfig'),
+            "registry: auth DockerConfig needs dockerConfig",
+        ),
+        (LEAST.replace('"registry:5000"', '"r", auth: Azure'), "registry.auth: must be one of"),
         (LEAST + 'builder: {bases: {"3.11": "r/base:3.11"}}', "builder.bases.3.11: must match"),
         (LEAST + "builder: {python: 3.11}", "builder.python: must be text; put it in quotes"),
     ],

@@ -46,7 +46,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "modelops.config" -}}
 {{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "platforms" "runtimeBundle" -}}
 {{- if include "modelops.hasCaBundle" . }}{{ $_ := set $builder "caBundle" "/etc/modelops/ca/ca.crt" }}{{ end }}
-{{- $registry := pick .Values.registry "host" "prefix" "insecure" -}}
+{{- $registry := pick .Values.registry "host" "prefix" "insecure" "auth" -}}
 {{- $_ := required "registry.host: name the image registry, such as registry.example.com:5000" $registry.host }}
 {{- if .Values.registry.dockerConfigSecret }}{{ $_ := set $registry "dockerConfig" "/etc/modelops/registry/config.json" }}{{ end }}
 {{- $mlflow := pick .Values.mlflow "trackingUri" "pollInterval" "settle" -}}
@@ -54,6 +54,21 @@ app.kubernetes.io/component: {{ .component }}
 {{- $operator := pick .Values.operator "namespaces" "workers" "sweepInterval" "leaderElection" "metricsPort" "healthPort" -}}
 {{- $_ := set $operator "namespace" .Release.Namespace -}}
 {{- dict "mlflow" $mlflow "registry" $registry "builder" $builder "monitoring" .Values.monitoring "operator" $operator "runtime" .Values.runtime | toYaml }}
+{{- end }}
+
+{{/* Whether Azure's webhook is to give the builder's pods an identity. Takes the root. */}}
+{{- define "modelops.workloadIdentity" -}}
+{{- if or .Values.registry.azure.clientId (eq .Values.registry.auth "ACR") }}true{{ end }}
+{{- end }}
+
+{{/* Annotations of a component's ServiceAccount. Takes a dict of root and component. */}}
+{{- define "modelops.serviceAccountAnnotations" -}}
+{{- $annotations := dict -}}
+{{- if eq .component "builder" -}}
+{{- with .root.Values.registry.azure.clientId }}{{ $_ := set $annotations "azure.workload.identity/client-id" . }}{{ end -}}
+{{- with .root.Values.registry.azure.tenantId }}{{ $_ := set $annotations "azure.workload.identity/tenant-id" . }}{{ end -}}
+{{- end -}}
+{{- with merge (dict) (index .root.Values .component).serviceAccount.annotations $annotations }}{{ toYaml . }}{{ end }}
 {{- end }}
 
 {{/* Pods under the restricted pod security standard. */}}

@@ -38,9 +38,9 @@ class Proxy:
             response = await own
             if response is not None:
                 return response
-        return await self._passed_on(request, body)
+        return await self.pass_on(request, body)
 
-    async def _passed_on(self, request: web.Request, body: bytes) -> web.Response:
+    async def pass_on(self, request: web.Request, body: bytes) -> web.Response:
         # Its addresses are to be those of the proxy.
         headers = {**request.headers, "x-forwarded-proto": request.scheme}
         headers.pop("Transfer-Encoding", None)

@@ -72,5 +72,7 @@ def throttled(response: httpx.Response) -> bool:
 
 
 def overloaded(response: httpx.Response) -> bool:
-    """Tell whether asking again may help."""
-    return throttled(response) or response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+    """Tell whether asking again may help; a full disk does not empty itself."""
+    faulty = response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+    full = response.status_code == httpx.codes.INSUFFICIENT_STORAGE
+    return throttled(response) or (faulty and not full)

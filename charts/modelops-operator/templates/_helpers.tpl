@@ -44,7 +44,7 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* The configuration file that operator and builder share. */}}
 {{- define "modelops.config" -}}
-{{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "platforms" "runtimeBundle" -}}
+{{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "platforms" "attest" "runtimeBundle" -}}
 {{- if include "modelops.hasCaBundle" . }}{{ $_ := set $builder "caBundle" "/etc/modelops/ca/ca.crt" }}{{ end }}
 {{- $registry := pick .Values.registry "host" "prefix" "insecure" "auth" -}}
 {{- $_ := required "registry.host: name the image registry, such as registry.example.com:5000" $registry.host }}

@@ -201,6 +201,12 @@ class Registry:
         response = await self._ask("HEAD", url, repository, headers={"accept": _ACCEPTED})
         return self._found(response, f"look for {repository}:{version}")
 
+    async def serves_referrers(self, repository: str, digest: str) -> bool:
+        """Tell whether the registry finds by itself what names a manifest as its subject."""
+        url = self._url(repository, f"referrers/{digest}")
+        response = await self._ask("GET", url, repository)
+        return self._found(response, f"look for what refers to {repository}@{digest}")
+
     async def manifest(self, repository: str, version: str) -> Manifest | None:
         """Read a manifest by tag or digest; None when the repository does not have it."""
         url = self._url(repository, f"manifests/{version}")

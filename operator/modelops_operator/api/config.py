@@ -106,6 +106,8 @@ class BuilderConfig(Fields):
     """Base image for each minor version of Python, by digest."""
     platforms: tuple[str, ...] = ("linux/amd64",)
     """Operating system and processor of the nodes."""
+    attest: Boolean = False
+    """Attach a bill of materials (CycloneDX) and the provenance (SLSA) to every image."""
     runtime_bundle: Path = Path("/opt/modelops/runtime")
     """Folder with the serving runtime's wheel and lock, a subfolder for each version."""
 

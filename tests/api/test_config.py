@@ -19,7 +19,12 @@ CLUSTER = (
 )
 FULL = f"""
 mlflow: {{trackingUri: "http://10.1.1.1:5001", pollInterval: 2s, settle: 500ms}}
-registry: {{host: "10.1.1.1:5000", prefix: "team/models", insecure: true, dockerConfig: /c.json}}
+registry:
+  host: "10.1.1.1:5000"
+  prefix: team/models
+  insecure: true
+  auth: DockerConfig
+  dockerConfig: /c.json
 builder:
   indexUrls: ["https://pypi.example.com/simple"]
   caBundle: null
@@ -106,6 +111,15 @@ def test_everything_is_read(tmp_path: Path) -> None:
         (LEAST + "monitoring: {logAnalytics: {resourceId: aks}}", "resourceId: must match"),
         (LEAST + "monitoring: {logAnalytics: {lag: 300}}", "logAnalytics.lag: must be a duration"),
         (LEAST + "monitoring: {logAnalytics: {endpoint: 'http://a.io'}}", "endpoint: must match"),
+        (
+            LEAST.replace('"registry:5000"', '"r", auth: ACR, insecure: true'),
+            "registry: auth ACR needs https",
+        ),
+        (
+            LEAST.replace('"registry:5000"', '"r", auth: DockerConfig'),
+            "registry: auth DockerConfig needs dockerConfig",
+        ),
+        (LEAST.replace('"registry:5000"', '"r", auth: Azure'), "registry.auth: must be one of"),
         (LEAST + 'builder: {bases: {"3.11": "r/base:3.11"}}', "builder.bases.3.11: must match"),
         (LEAST + "builder: {python: 3.11}", "builder.python: must be text; put it in quotes"),
     ],

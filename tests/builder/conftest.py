@@ -246,7 +246,8 @@ def configure(
         return {
             "mlflow": {"trackingUri": mlflow.uri},
             "registry": own | changes.get("registry", {}),
-            "builder": {"bases": {"3.11": base}, "runtimeBundle": str(bundle)},
+            "builder": {"bases": {"3.11": base}, "runtimeBundle": str(bundle)}
+            | changes.get("builder", {}),
         }
 
     return make

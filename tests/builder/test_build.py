@@ -145,6 +145,50 @@ async def test_the_image_has_its_layers_and_says_what_it_is(
     assert built.pushed > 10_000_000
 
 
+async def test_documents_are_attached_when_asked_for(
+    first: tuple[ModelImageSpec, BuiltImage], configure: Configure, registry: Any
+) -> None:
+    spec, built = first
+    config = OperatorConfig.model_validate(configure(builder={"attest": True}))
+    assert (await build(config, spec)).digest == built.digest
+    assert (await build(config, spec)).digest == built.digest
+
+    repository = Reference.parse(built.reference).repository
+    documents = {}
+    async with registry.connect() as client:
+        # This registry has no referrers API.
+        index = await client.manifest(repository, built.digest.replace(":", "-"))
+        for entry in index.parsed()["manifests"]:
+            manifest = (await client.manifest(repository, entry["digest"])).parsed()
+            assert manifest["subject"]["digest"] == built.digest
+            assert manifest["artifactType"] == entry["artifactType"]
+            content = await client.blob(repository, manifest["layers"][0]["digest"])
+            documents[entry["artifactType"]] = json.loads(content)
+        assert len(index.parsed()["manifests"]) == len(documents) == 2
+        image = (await client.manifest(repository, built.digest)).parsed()
+        size = len((await client.manifest(repository, built.digest)).content)
+        assert manifest["subject"]["size"] == size
+        settings = json.loads(await client.blob(repository, image["config"]["digest"]))
+
+    bill = documents["application/vnd.cyclonedx+json"]
+    assert bill["specVersion"] == "1.6"
+    components = {each["bom-ref"]: each for each in bill["components"]}
+    assert len(components) == len(bill["components"])
+    model = components["model:outlier"]
+    assert model["type"] == "machine-learning-model"
+    assert model["hashes"][0]["content"] == settings["rootfs"]["diff_ids"][-1].partition(":")[2]
+    assert [key for key in components if key.startswith("pkg:pypi/bentoml@")]
+
+    statement = documents["application/vnd.in-toto+json"]
+    assert statement["subject"][0]["digest"]["sha256"] == built.digest.partition(":")[2]
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["lock"] == built.lock
+    asked = {each["role"]: each for each in definition["externalParameters"]["models"]}
+    assert {role: each["runId"] for role, each in asked.items()} == {
+        each.role: each.run_id for each in spec.models
+    }
+
+
 async def test_models_with_our_flavor_bring_its_files_and_no_others(
     first: tuple[ModelImageSpec, BuiltImage], unpack: Unpack, tmp_path: Path
 ) -> None:

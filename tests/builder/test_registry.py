@@ -10,8 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from modelops_operator.adapters import oci
-from modelops_operator.adapters.oci import Blob, Credentials, Reference, Registry, RegistryError
+from modelops_operator.adapters import oci, registry_retry
+from modelops_operator.adapters.oci import Blob, Reference, Registry
+from modelops_operator.adapters.registry_credentials import CredentialSource, basic
+from modelops_operator.adapters.registry_errors import RegistryError
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
@@ -154,11 +156,11 @@ async def test_resumes_an_upload_whose_connection_was_cut(registry: Any, tmp_pat
 
 
 async def test_gives_up_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oci, "_pause", lambda *_: 0.0)
+    monkeypatch.setattr(registry_retry, "pause", lambda *_: 0.0)
     async with Registry("127.0.0.1:9", insecure=True) as client:
         with pytest.raises(RegistryError, match=r"registry 127.0.0.1:9: .* no answer") as caught:
             await client.has_blob("t/x", "sha256:0")
-        assert client.requests == oci.ATTEMPTS
+        assert client.requests == registry_retry.ATTEMPTS
     assert caught.value.failure.reason == "ImageRegistryUnreachable"
     assert not caught.value.failure.permanent
 
@@ -178,7 +180,7 @@ async def test_refuses_content_that_is_not_what_was_asked_for(registry: Any) -> 
 
 
 async def test_authenticates_once_and_keeps_it(guarded: Any) -> None:
-    credentials = Credentials(username="builder", password="secret")
+    credentials = basic(guarded.host, "builder", "secret")
     async with guarded.connect(credentials=credentials) as client:
         blob = random_blob(1000)
         await client.push("t/guarded", blob)
@@ -189,12 +191,12 @@ async def test_authenticates_once_and_keeps_it(guarded: Any) -> None:
 @pytest.mark.parametrize(
     ("credentials", "message"),
     [
-        (Credentials(username="builder", password="wrong"), "check that the credentials"),
+        (basic("it", "builder", "wrong"), "check that the credentials"),
         (None, "no credentials are configured"),
     ],
 )
 async def test_tells_when_the_registry_refuses_us(
-    guarded: Any, credentials: Credentials | None, message: str
+    guarded: Any, credentials: CredentialSource | None, message: str
 ) -> None:
     async with guarded.connect(credentials=credentials) as client:
         with pytest.raises(RegistryError, match=message) as caught:

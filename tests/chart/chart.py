@@ -12,6 +12,7 @@ from tests.apiserver import program
 CHART = Path(__file__).parents[2] / "charts" / "modelops-operator"
 DIGEST = "sha256:" + "0" * 64
 GUID = "00000000-1111-2222-3333-444444444444"
+AZURE_ID = "11111111-2222-3333-4444-555555555555"
 VALUES: dict[str, Any] = {
     "mlflow": {"trackingUri": "http://10.1.1.1:5001"},
     "registry": {"host": "10.1.1.1:5000"},
@@ -28,6 +29,8 @@ EVERYTHING: dict[str, Any] = {
     "registry": {
         "host": "acme.azurecr.io",
         "prefix": "team/models",
+        "auth": "ACR",
+        "azure": {"clientId": AZURE_ID, "tenantId": AZURE_ID},
         "credentialsSecret": "registry",
         "dockerConfigSecret": "docker",
     },

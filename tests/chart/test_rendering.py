@@ -9,6 +9,7 @@ import yaml
 from modelops_operator.api.config import OperatorConfig, load
 
 from tests.chart.chart import (
+    AZURE_ID,
     CHART,
     DIGEST,
     EVERYTHING,
@@ -112,6 +113,8 @@ def test_every_value_is_in_the_schema_and_described() -> None:
         ({"mlflow": {"pollInterval": 30}}, "pollInterval"),
         ({"builder": {"bases": {"3.11": "r/base:3.11"}}}, "bases"),
         ({"builder": {"python": 3.11}}, "python"),
+        ({"registry": {"auth": "Azure"}}, "auth"),
+        ({"registry": {"azure": {"clientId": "builder"}}}, "clientId"),
         ({"caBundle": {"pem": "/etc/ssl/cert.pem"}}, "pem"),
         ({"monitoring": {"backend": "Loki"}}, "backend"),
         ({"monitoring": {"backend": "LogAnalytics"}}, "logAnalytics"),
@@ -169,7 +172,29 @@ def test_the_operator_s_workload_identity(
         "true",
     )
     assert identity(least, OPERATOR) == ({}, None)
-    assert identity(everything, BUILDER) == ({}, None)
+
+
+def test_the_builder_s_workload_identity(
+    least: list[dict[str, Any]], everything: list[dict[str, Any]]
+) -> None:
+    label = "azure.workload.identity/use"
+
+    def labels(manifests: list[dict[str, Any]]) -> dict[str, str]:
+        pod = find(manifests, "Deployment", BUILDER)["spec"]["template"]["metadata"]
+        return dict(pod["labels"])
+
+    assert labels(everything)[label] == "true"
+    assert find(everything, "ServiceAccount", BUILDER)["metadata"]["annotations"] == {
+        "azure.workload.identity/client-id": AZURE_ID,
+        "azure.workload.identity/tenant-id": AZURE_ID,
+    }
+    assert label not in labels(least)
+    assert "annotations" not in find(least, "ServiceAccount", BUILDER)["metadata"]
+    named = render(merged(VALUES, {"registry": {"azure": {"clientId": AZURE_ID}}}))
+    assert labels(named)[label] == "true"
+    by_label = render(merged(VALUES, {"builder": {"podLabels": {label: "true", "a": "b"}}}))
+    assert labels(by_label)[label] == "true"
+    assert labels(by_label)["a"] == "b"
 
 
 def test_a_changed_configuration_restarts_the_pods_and_nothing_else_does(

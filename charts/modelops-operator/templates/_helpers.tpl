@@ -44,9 +44,9 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* The configuration file that operator and builder share. */}}
 {{- define "modelops.config" -}}
-{{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "platforms" "runtimeBundle" -}}
+{{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "platforms" "attest" "runtimeBundle" -}}
 {{- if include "modelops.hasCaBundle" . }}{{ $_ := set $builder "caBundle" "/etc/modelops/ca/ca.crt" }}{{ end }}
-{{- $registry := pick .Values.registry "host" "prefix" "insecure" -}}
+{{- $registry := pick .Values.registry "host" "prefix" "insecure" "auth" -}}
 {{- $_ := required "registry.host: name the image registry, such as registry.example.com:5000" $registry.host }}
 {{- if .Values.registry.dockerConfigSecret }}{{ $_ := set $registry "dockerConfig" "/etc/modelops/registry/config.json" }}{{ end }}
 {{- $mlflow := pick .Values.mlflow "trackingUri" "pollInterval" "settle" -}}
@@ -74,23 +74,27 @@ capabilities:
 {{- end }}
 
 {{/*
-What Azure's workload identity looks for, beside what the values say for themselves, which wins.
-Both take a dict of root and component.
+What Azure's workload identity looks for: the operator's is for Log Analytics, the builder's for the
+registry. What the values say for themselves wins. All take a dict of root and component.
 */}}
-{{- define "modelops.podLabels" -}}
-{{- $values := index .root.Values .component -}}
-{{- $labels := dict -}}
-{{- if dig "workloadIdentity" "clientId" "" $values }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end }}
-{{- with mergeOverwrite $labels $values.podLabels }}{{ toYaml . }}{{ end }}
+{{- define "modelops.identity" -}}
+{{- ternary .root.Values.registry.azure .root.Values.operator.workloadIdentity (eq .component "builder") | toYaml }}
 {{- end }}
 
-{{- define "modelops.accountAnnotations" -}}
-{{- $values := index .root.Values .component -}}
+{{- define "modelops.podLabels" -}}
+{{- $identity := include "modelops.identity" . | fromYaml -}}
+{{- $labels := dict -}}
+{{- if or $identity.clientId (and (eq .component "builder") (eq .root.Values.registry.auth "ACR")) }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end }}
+{{- with mergeOverwrite $labels (index .root.Values .component).podLabels }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{- define "modelops.serviceAccountAnnotations" -}}
+{{- $identity := include "modelops.identity" . | fromYaml -}}
 {{- $annotations := dict -}}
-{{- range $key, $value := dict "client-id" (dig "workloadIdentity" "clientId" "" $values) "tenant-id" (dig "workloadIdentity" "tenantId" "" $values) }}
+{{- range $key, $value := dict "client-id" $identity.clientId "tenant-id" $identity.tenantId }}
 {{- if $value }}{{ $_ := set $annotations (printf "azure.workload.identity/%s" $key) $value }}{{ end }}
 {{- end }}
-{{- with mergeOverwrite $annotations $values.serviceAccount.annotations }}{{ toYaml . }}{{ end }}
+{{- with mergeOverwrite $annotations (index .root.Values .component).serviceAccount.annotations }}{{ toYaml . }}{{ end }}
 {{- end }}
 
 {{/* Environment that both components share. Takes the root. */}}

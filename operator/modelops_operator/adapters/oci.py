@@ -3,19 +3,16 @@
 It is our own because each library at hand lacks something that decides the builder's speed or
 memory: a HEAD, a mount across repositories, uploads in pieces, or tokens that are kept. One
 `Registry` speaks with one host. Blobs go up in pieces that can be resumed; whole files never sit in
-memory. Errors are `RegistryError`, which carries a `Failure` for people.
+memory. Errors are `RegistryError`, which carries a `Failure` for people. Who we are is said by
+`registry_auth`.
 """
 
 import asyncio
-import base64
 import hashlib
 import json
-import os
-import random
 import re
 import ssl
-import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +22,10 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from modelops_operator.api.facts import Failure
+from modelops_operator.adapters.registry_auth import Authorization, Scopes, same_origin
+from modelops_operator.adapters.registry_credentials import CredentialSource, anonymous
+from modelops_operator.adapters.registry_errors import RegistryError, RegistryErrors
+from modelops_operator.adapters.registry_retry import ATTEMPTS, insist, pause
 from modelops_operator.api.reasons import Reason
 
 CHUNK: Final = 16 * 1024 * 1024
@@ -34,8 +34,6 @@ LARGEST_DOCUMENT: Final = 8 * 1024 * 1024
 """Bytes of a manifest or an image configuration that are read into memory."""
 CONCURRENCY: Final = 8
 """Blobs under way at the same time."""
-ATTEMPTS: Final = 5
-LONGEST_PAUSE: Final = 30.0
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _ACCEPTED: Final = (
@@ -43,22 +41,14 @@ _ACCEPTED: Final = (
     "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 _OCTETS: Final = "application/octet-stream"
-_UPLOAD_IS_LOST: Final = {
+_CANNOT_MOUNT: Final = {
+    httpx.codes.UNAUTHORIZED,
+    httpx.codes.FORBIDDEN,
     httpx.codes.NOT_FOUND,
-    httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE,
 }
+"""An upload needs fewer rights than a mount; whether ours suffice for it, it will find out."""
 _OFFICIAL_NAMES: Final = {"docker.io": "registry-1.docker.io"}
 """Registries that answer under another name than the one people write."""
-
-
-class RegistryError(Exception):
-    """The registry did not do what was asked."""
-
-    def __init__(self, failure: Failure, *, status: int | None = None) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-        self.status = status
-        """HTTP status of the answer; None when there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +73,6 @@ class Reference:
     def __str__(self) -> str:
         separator = "@" if ":" in self.version else ":"
         return f"{self.host}/{self.repository}{separator}{self.version}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """What a registry knows us by."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    """An OAuth2 refresh token; used instead of the password where there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,57 +115,6 @@ def sha256(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def find_credentials(
-    host: str, docker_config: Path | None, environment: Mapping[str, str] = os.environ
-) -> Credentials | None:
-    """Look for credentials: first in the environment, then in a Docker configuration file.
-
-    Raises RegistryError when the file is there and cannot be read.
-    """
-    username = environment.get("MODELOPS_REGISTRY_USERNAME")
-    if username:
-        password = environment.get("MODELOPS_REGISTRY_PASSWORD", "")
-        return Credentials(username=username, password=password)
-    return None if docker_config is None else _docker_credentials(host, docker_config)
-
-
-def _docker_credentials(host: str, path: Path) -> Credentials | None:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8")).get("auths", {})
-        for key in (host, f"https://{host}", f"http://{host}"):
-            if entry := entries.get(key):
-                return _docker_entry(entry)
-    except (OSError, ValueError, AttributeError) as error:
-        raise RegistryError(
-            Failure(
-                reason=Reason.IMAGE_REGISTRY_DENIED,
-                message=f"cannot read the registry credentials in {path} ({error}); it must be a "
-                "config.json as `docker login` writes it",
-                permanent=True,
-            )
-        ) from error
-    return None
-
-
-def _docker_entry(entry: Mapping[str, str]) -> Credentials:
-    username, password = entry.get("username", ""), entry.get("password", "")
-    if encoded := entry.get("auth"):
-        username, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    return Credentials(
-        username=username,
-        password=password.strip("\0"),
-        identity_token=entry.get("identitytoken", ""),
-    )
-
-
-@dataclass(slots=True)
-class _Challenge:
-    """How the registry wants to be told who we are."""
-
-    scheme: str
-    parameters: Mapping[str, str]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
     """What is asked of a repository."""
@@ -201,10 +130,11 @@ class _Request:
     attempts: int = ATTEMPTS
 
     @property
-    def scopes(self) -> tuple[str, ...]:
+    def scopes(self) -> Scopes:
         """Give the rights that it needs, as tokens are asked for."""
         pulls = self.method in {"GET", "HEAD"} and "/blobs/uploads/" not in self.url
-        scopes = (f"repository:{self.repository}:{'pull' if pulls else 'pull,push'}",)
+        actions = "delete" if self.method == "DELETE" else "pull" if pulls else "pull,push"
+        scopes = (f"repository:{self.repository}:{actions}",)
         return (*scopes, f"repository:{self.reads}:pull") if self.reads else scopes
 
     def __str__(self) -> str:
@@ -223,26 +153,29 @@ class Registry:
         host: str,
         *,
         insecure: bool = False,
-        credentials: Credentials | None = None,
+        credentials: CredentialSource | None = None,
         ca_bundle: Path | None = None,
         chunk: int = CHUNK,
     ) -> None:
         self.host = host
-        self.requests = 0
-        """Requests sent so far, those for tokens included."""
+        self._requests = 0
         self._origin = f"{'http' if insecure else 'https'}://{_OFFICIAL_NAMES.get(host, host)}"
-        self._credentials = credentials
         self._chunk = chunk
         self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._challenge: _Challenge | None = None
-        self._tokens: dict[tuple[str, ...], tuple[str, float]] = {}
-        self._token_locks: dict[tuple[str, ...], asyncio.Lock] = {}
         self._client = httpx.AsyncClient(
             verify=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
             timeout=httpx.Timeout(60, connect=10),
             limits=httpx.Limits(max_connections=2 * CONCURRENCY),
             headers={"user-agent": "modelops-builder"},
         )
+        source = credentials or anonymous(host)
+        self._errors = RegistryErrors(host, source.advice)
+        self._authorization = Authorization(self._origin, self._client, source, self._errors)
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, those for tokens included."""
+        return self._requests + self._authorization.requests
 
     async def __aenter__(self) -> Self:
         return self
@@ -268,6 +201,12 @@ class Registry:
         response = await self._ask("HEAD", url, repository, headers={"accept": _ACCEPTED})
         return self._found(response, f"look for {repository}:{version}")
 
+    async def serves_referrers(self, repository: str, digest: str) -> bool:
+        """Tell whether the registry finds by itself what names a manifest as its subject."""
+        url = self._url(repository, f"referrers/{digest}")
+        response = await self._ask("GET", url, repository)
+        return self._found(response, f"look for what refers to {repository}@{digest}")
+
     async def manifest(self, repository: str, version: str) -> Manifest | None:
         """Read a manifest by tag or digest; None when the repository does not have it."""
         url = self._url(repository, f"manifests/{version}")
@@ -276,7 +215,9 @@ class Registry:
             return None
         digest = sha256(response.content)
         if version.startswith("sha256:") and version != digest:
-            raise self._fault(f"{repository}@{version}: the registry sent a manifest of {digest}")
+            raise self._errors.damaged(
+                f"{repository}@{version}: the registry sent a manifest of {digest}"
+            )
         media_type = response.headers.get("content-type", MANIFEST).partition(";")[0]
         return Manifest(digest=digest, media_type=media_type, content=response.content)
 
@@ -288,11 +229,11 @@ class Registry:
             async for piece in response.aiter_bytes():
                 size += len(piece)
                 if size > LARGEST_DOCUMENT:
-                    raise self._fault(f"{repository}@{digest} is too large for a document")
+                    raise self._errors.fault(f"{repository}@{digest} is too large for a document")
                 pieces.append(piece)
         content = b"".join(pieces)
         if sha256(content) != digest:
-            raise self._fault(f"{repository}@{digest}: the registry sent other content")
+            raise self._errors.damaged(f"{repository}@{digest}: the registry sent other content")
         return content
 
     async def download(self, repository: str, digest: str, path: Path) -> None:
@@ -315,7 +256,7 @@ class Registry:
                     await self._pause_or_give_up(attempt, f"read {repository}@{digest}", error)
             file.truncate()
         if f"sha256:{hasher.hexdigest()}" != digest:
-            raise self._fault(f"{repository}@{digest}: the registry sent other content")
+            raise self._errors.damaged(f"{repository}@{digest}: the registry sent other content")
 
     # --- what is made ------------------------------------------------------------------------
 
@@ -323,12 +264,18 @@ class Registry:
         """Upload a blob, whether or not it is there."""
         async with self._slots:
             for attempt in range(ATTEMPTS):
-                location = await self._start_upload(repository)
-                if await self._upload(repository, location, blob):
+                try:
+                    await self._upload(repository, blob)
+                except RegistryError as error:
+                    if error.failure.permanent:
+                        raise
+                    if await self.has_blob(repository, blob.digest):
+                        return  # the answer to the last request was lost, not the request
+                    if attempt == ATTEMPTS - 1:
+                        raise
+                    await asyncio.sleep(pause(attempt))
+                else:
                     return
-                if await self.has_blob(repository, blob.digest):
-                    return  # the answer to the last request was lost, not the request
-                await self._pause_or_give_up(attempt, f"push {blob.digest} to {repository}", None)
 
     async def ensure(self, repository: str, blob: Blob) -> bool:
         """Upload a blob unless it is there; tell whether it had to be sent."""
@@ -346,6 +293,8 @@ class Registry:
         url = self._url(repository, f"blobs/uploads/?mount={digest}&from={source}")
         async with self._slots:
             response = await self._ask("POST", url, repository, reads=source)
+        if response.status_code in _CANNOT_MOUNT:
+            return False
         if response.status_code == httpx.codes.ACCEPTED:
             # The registry has begun an upload instead; an abandoned one would linger for a week.
             location = self._location(response)
@@ -361,8 +310,18 @@ class Registry:
         url = self._url(repository, f"manifests/{version}")
         headers = {"content-type": media_type}
         response = await self._ask("PUT", url, repository, content=content, headers=headers)
-        self._check(response, f"push manifest {repository}:{version}")
-        return sha256(content)
+        digest = sha256(content)
+        if response.is_error:
+            error = self._errors.refused(response, f"push manifest {repository}:{version}")
+            locked = error.failure.reason == Reason.IMAGE_TAG_LOCKED
+            # A tag that cannot be written and says what it should is as good as written.
+            if not locked or await self._digest(repository, version) != digest:
+                raise error
+        return digest
+
+    async def _digest(self, repository: str, version: str) -> str | None:
+        manifest = await self.manifest(repository, version)
+        return manifest.digest if manifest else None
 
     # --- uploads -----------------------------------------------------------------------------
 
@@ -372,36 +331,31 @@ class Registry:
         self._check(response, f"start an upload to {repository}")
         return self._location(response)
 
-    async def _upload(self, repository: str, location: str, blob: Blob) -> bool:
-        """Send a blob to where the registry wants it; False when the upload must start anew."""
-        offset = 0
-        cuts = 0
+    async def _upload(self, repository: str, blob: Blob) -> None:
+        """Send a blob; raise a RegistryError that is not permanent when to start anew."""
+        location = await self._start_upload(repository)
+        offset = standstills = 0
         while blob.size - offset > self._chunk or 0 < offset < blob.size:
-            moved = await self._send_piece(repository, location, blob, offset)
-            if moved is None:
-                return False
-            cuts = 0 if moved[1] > offset else cuts + 1
-            if cuts == ATTEMPTS:
-                return False
-            location, offset = moved
+            before = offset
+            location, offset = await self._send_piece(repository, location, blob, offset)
+            standstills = 0 if offset > before else standstills + 1
+            if standstills == ATTEMPTS:
+                raise self._errors.fault(f"the upload of {blob.digest} does not get on")
         request = _Request(
             method="PUT",
             url=f"{location}{'&' if '?' in location else '?'}digest={blob.digest}",
             repository=repository,
             content=blob.read(0, blob.size) if offset == 0 else b"",
             headers={"content-type": _OCTETS},
-            attempts=1,
+            # A whole blob is not sent into an upload that may have half of it.
+            attempts=1 if offset == 0 else ATTEMPTS,
         )
-        response = await self._broken_or(request)
-        if response is None or response.status_code in _UPLOAD_IS_LOST:
-            return False
-        self._check(response, f"push {blob.digest} to {repository}")
-        return True
+        self._check_upload(await self._send(request), f"push {blob.digest} to {repository}")
 
     async def _send_piece(
         self, repository: str, location: str, blob: Blob, offset: int
-    ) -> tuple[str, int] | None:
-        """Send one piece; give the next location and offset, or None to start anew."""
+    ) -> tuple[str, int]:
+        """Send one piece, or find out how much of it has arrived; give next location and offset."""
         piece = await asyncio.to_thread(blob.read, offset, self._chunk)
         request = _Request(
             method="PATCH",
@@ -415,27 +369,28 @@ class Registry:
             },
             attempts=1,
         )
-        response = await self._broken_or(request)
-        if response is None or response.status_code in _UPLOAD_IS_LOST:
-            return await self._resume(repository, location)
-        self._check(response, f"push a piece of {blob.digest} to {repository}")
-        return self._location(response), offset + len(piece)
-
-    async def _broken_or(self, request: _Request) -> httpx.Response | None:
-        """Send once; None when the connection broke or the registry had a fault."""
         try:
-            return await self._send(request)
+            response = await self._send(request)
+            self._check_upload(response, f"push a piece of {blob.digest} to {repository}")
         except RegistryError as error:
             if error.failure.permanent:
                 raise
-            return None
+            return await self._resume(repository, location, error)
+        return self._location(response), offset + len(piece)
 
-    async def _resume(self, repository: str, location: str) -> tuple[str, int] | None:
-        """Ask how much of a broken upload has arrived."""
-        await asyncio.sleep(_pause(0))
+    def _check_upload(self, response: httpx.Response, what: str) -> None:
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise self._errors.fault(f"{what}: the registry has forgotten the upload")
+        self._check(response, what)
+
+    async def _resume(
+        self, repository: str, location: str, trouble: RegistryError
+    ) -> tuple[str, int]:
+        """Ask how much of a broken upload has arrived; raise its trouble when that is unknown."""
+        await asyncio.sleep(pause(0))
         response = await self._ask("GET", location, repository)
         if response.status_code != httpx.codes.NO_CONTENT:
-            return None
+            raise trouble
         last = re.fullmatch(r"(?:bytes=)?0-(\d+)", response.headers.get("range", ""))
         # A registry writes 0-0 both for one byte and for none; none is what a cut leaves.
         arrived = int(last[1]) + 1 if last and last[1] != "0" else 0
@@ -449,7 +404,7 @@ class Registry:
     def _location(self, response: httpx.Response) -> str:
         location = response.headers.get("location", "")
         if not location:
-            raise self._fault("the registry began an upload without saying where")
+            raise self._errors.fault("the registry began an upload without saying where")
         return str(response.request.url.join(location))
 
     @asynccontextmanager
@@ -473,22 +428,12 @@ class Registry:
 
     async def _send(self, request: _Request) -> httpx.Response:
         """Send until the answer is anything but overload or a fault; it is not checked further."""
-        for attempt in range(request.attempts):
-            last = attempt == request.attempts - 1
-            try:
-                response = await self._authorized(request)
-            except httpx.TransportError as error:
-                if last:
-                    raise self._unreachable(str(request), error) from error
-                await asyncio.sleep(_pause(attempt))
-                continue
-            if not _overloaded(response):
-                return response
-            await response.aread()
-            if last:
-                raise self._refused(response, str(request))
-            await asyncio.sleep(_pause(attempt, response.headers.get("retry-after")))
-        raise AssertionError("unreachable: the loop returns or raises")
+        return await insist(
+            lambda: self._authorized(request),
+            str(request),
+            self._errors,
+            attempts=request.attempts,
+        )
 
     async def _authorized(self, request: _Request) -> httpx.Response:
         """Send once, and once more with a (new) token when the registry asks who we are."""
@@ -496,83 +441,31 @@ class Registry:
         if response.status_code != httpx.codes.UNAUTHORIZED:
             return response
         await response.aread()
-        challenge = _challenge(response.headers.get("www-authenticate", ""))
-        if challenge is None or (challenge.scheme == "basic" and self._challenge is not None):
-            return response
-        self._challenge = challenge
-        self._tokens.pop(request.scopes, None)
-        return await self._redirected(request)
+        # Where we were redirected to, nobody may ask for what the registry knows us by.
+        asked = same_origin(str(response.request.url), self._origin)
+        if asked and self._authorization.challenged(response, request.scopes):
+            return await self._redirected(request)
+        return response
 
     async def _redirected(self, request: _Request) -> httpx.Response:
         """Send and follow redirects by hand: only the registry itself may see our credentials."""
         url = request.url
         for _ in range(ATTEMPTS):
             headers = dict(request.headers)
-            if _same_origin(url, self._origin):
-                headers |= await self._authorization(request.scopes)
+            if same_origin(url, self._origin):
+                headers |= await self._authorization.headers(request.repository, request.scopes)
             message = self._client.build_request(
                 request.method, url, content=request.content, headers=headers
             )
-            self.requests += 1
+            self._requests += 1
             response = await self._client.send(message, stream=request.stream)
             if not response.has_redirect_location:
                 return response
             await response.aclose()
             url = urljoin(url, response.headers["location"])
-        raise self._fault(f"{request}: redirected too often")
-
-    # --- who we are --------------------------------------------------------------------------
-
-    async def _authorization(self, scopes: tuple[str, ...]) -> dict[str, str]:
-        if self._challenge is None:
-            return {}
-        if self._challenge.scheme == "basic":
-            return _basic(self._credentials)
-        lock = self._token_locks.setdefault(scopes, asyncio.Lock())
-        async with lock:  # one request for a token, however many blobs wait for it
-            token, expires = self._tokens.get(scopes, ("", 0.0))
-            if time.monotonic() >= expires:
-                token, expires = await self._fetch_token(self._challenge, scopes)
-                self._tokens[scopes] = token, expires
-        return {"authorization": f"Bearer {token}"}
-
-    async def _fetch_token(
-        self, challenge: _Challenge, scopes: tuple[str, ...]
-    ) -> tuple[str, float]:
-        realm = challenge.parameters.get("realm", "")
-        service = challenge.parameters.get("service", "")
-        if not realm.startswith(("https://", "http://")):
-            raise self._fault(f"the registry sends us for a token to {realm!r}")
-        if realm.startswith("http://") and self._origin.startswith("https://"):
-            raise self._fault(f"the registry sends us for a token to {realm}, without encryption")
-        self.requests += 1
-        try:
-            response = await self._ask_for_token(realm, service, scopes)
-        except httpx.TransportError as error:
-            raise self._unreachable(f"get a token from {realm}", error) from error
-        if response.is_error:
-            raise self._refused(response, f"get a token from {realm}")
-        answer = response.json()
-        token = answer.get("token") or answer.get("access_token")
-        if not token:
-            raise self._fault(f"{realm} answered without a token")
-        # A minute at least, as the specification has it; renewed a little before the end.
-        return token, time.monotonic() + max(60, int(answer.get("expires_in") or 60)) * 0.8
-
-    async def _ask_for_token(
-        self, realm: str, service: str, scopes: Iterable[str]
-    ) -> httpx.Response:
-        credentials = self._credentials
-        if credentials and credentials.identity_token:
-            form = {
-                "grant_type": "refresh_token",
-                "service": service,
-                "scope": " ".join(scopes),
-                "refresh_token": credentials.identity_token,
-            }
-            return await self._client.post(realm, data=form)
-        query = {"service": service, "scope": list(scopes)}
-        return await self._client.get(realm, params=query, headers=_basic(credentials))
+            if url.startswith("http://") and self._origin.startswith("https://"):
+                raise self._errors.fault(f"{request}: redirected to {url}, without encryption")
+        raise self._errors.fault(f"{request}: redirected too often")
 
     # --- errors ------------------------------------------------------------------------------
 
@@ -584,93 +477,10 @@ class Registry:
 
     def _check(self, response: httpx.Response, what: str) -> None:
         if response.is_error:
-            raise self._refused(response, what)
-
-    def _refused(self, response: httpx.Response, what: str) -> RegistryError:
-        status = response.status_code
-        said = _complaint(response)
-        if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-            way_out = (
-                f"check that the credentials of {self.host} are right and may do this"
-                if self._credentials
-                else f"no credentials are configured for {self.host}; give the builder some"
-            )
-            return self._error(
-                Reason.IMAGE_REGISTRY_DENIED, f"{what}: {said}; {way_out}", status, permanent=True
-            )
-        if _overloaded(response):
-            return self._error(
-                Reason.IMAGE_REGISTRY_UNREACHABLE, f"{what}: {said}; it is tried again", status
-            )
-        return self._error(
-            Reason.IMAGE_REGISTRY_DENIED,
-            f"{what}: {said}; check the repository's name, limits and policies",
-            status,
-            permanent=True,
-        )
-
-    def _unreachable(self, what: str, error: Exception) -> RegistryError:
-        cause = str(error) or type(error).__name__
-        message = (
-            f"{what}: no answer ({cause}); check that {self._origin} is reachable from the builder"
-        )
-        return self._error(Reason.IMAGE_REGISTRY_UNREACHABLE, message, None)
-
-    def _fault(self, message: str) -> RegistryError:
-        return self._error(Reason.IMAGE_REGISTRY_UNREACHABLE, message, None)
-
-    def _error(
-        self, reason: Reason, message: str, status: int | None, *, permanent: bool = False
-    ) -> RegistryError:
-        text = f"registry {self.host}: {message}"
-        return RegistryError(
-            Failure(reason=reason, message=text, permanent=permanent), status=status
-        )
+            raise self._errors.refused(response, what)
 
     async def _pause_or_give_up(self, attempt: int, what: str, error: Exception | None) -> None:
         if attempt == ATTEMPTS - 1:
-            raise self._unreachable(what, error or ConnectionError("the upload breaks every time"))
-        await asyncio.sleep(_pause(attempt))
-
-
-def _pause(attempt: int, retry_after: str | None = None) -> float:
-    """Seconds before the next attempt: what the registry asks for, or doubling with jitter."""
-    if retry_after and retry_after.isdigit():
-        return min(float(retry_after), LONGEST_PAUSE)
-    spread = random.uniform(0.5, 1.5)  # noqa: S311 (jitter is no secret)
-    return min(0.2 * float(2**attempt) * spread, LONGEST_PAUSE)
-
-
-def _overloaded(response: httpx.Response) -> bool:
-    return (
-        response.status_code == httpx.codes.TOO_MANY_REQUESTS
-        or response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
-    )
-
-
-def _same_origin(url: str, origin: str) -> bool:
-    return urlsplit(url)[:2] == urlsplit(origin)[:2]
-
-
-def _basic(credentials: Credentials | None) -> dict[str, str]:
-    if credentials is None:
-        return {}
-    pair = f"{credentials.username}:{credentials.password}".encode()
-    return {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
-
-
-def _challenge(header: str) -> _Challenge | None:
-    scheme, _, rest = header.partition(" ")
-    if scheme.lower() not in {"basic", "bearer"}:
-        return None
-    return _Challenge(scheme.lower(), dict(re.findall(r'(\w+)="([^"]*)"', rest)))
-
-
-def _complaint(response: httpx.Response) -> str:
-    """Give the status and what the registry said about it, in one short line."""
-    try:
-        errors = response.json().get("errors") or [{}]
-        said = f"{errors[0].get('code', '')} {errors[0].get('message', '')}".strip()
-    except (ValueError, AttributeError, LookupError, TypeError, httpx.ResponseNotRead):
-        said = ""
-    return f"{response.status_code} {said or response.reason_phrase}"[:300]
+            cause = error or ConnectionError("the upload breaks every time")
+            raise self._errors.unreachable(what, cause)
+        await asyncio.sleep(pause(attempt))

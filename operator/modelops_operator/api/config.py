@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, ClassVar, Final, Self
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from modelops_operator.api.resources import validation_message
-from modelops_operator.api.schema import Boolean, DurationBetween, Fields, Integer, refusal
+from modelops_operator.api.schema import Boolean, DurationBetween, Fields, Integer, Rule, refusal
 
 DEFAULT_PATH: Final = Path("/etc/modelops/config.yaml")
 PATH_VARIABLE: Final = "MODELOPS_CONFIG"
@@ -41,12 +41,40 @@ class MlflowConfig(Fields):
     Until then they are taken to be on their way. They are followed once they agree."""
 
 
-class RegistryConfig(Fields):
-    """The image registry.
+class RegistryAuth(StrEnum):
+    """How the builder says who it is."""
 
-    Credentials are `MODELOPS_REGISTRY_USERNAME` and `MODELOPS_REGISTRY_PASSWORD` in the
-    environment, or a Docker configuration file.
-    """
+    AUTO = "Auto"
+    """By whatever it has: Basic, DockerConfig, ACR in that order, else Anonymous."""
+    ACR = "ACR"
+    """To Azure Container Registry, by its workload identity."""
+    DOCKER_CONFIG = "DockerConfig"
+    """By a Docker configuration file, which may have different entries for different paths."""
+    BASIC = "Basic"
+    """By `MODELOPS_REGISTRY_USERNAME` and `MODELOPS_REGISTRY_PASSWORD` in the environment."""
+    ANONYMOUS = "Anonymous"
+    """Not at all."""
+
+
+class RegistryConfig(Fields):
+    """The image registry."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.auth != 'ACR' || !self.insecure",
+            message="auth ACR needs https, since Azure's tokens are never sent without "
+            "encryption; set insecure to false",
+            holds=lambda registry: registry.auth is not RegistryAuth.ACR or not registry.insecure,
+        ),
+        Rule(
+            cel="self.auth != 'DockerConfig' || has(self.dockerConfig)",
+            message="auth DockerConfig needs dockerConfig, the path of a config.json",
+            holds=lambda registry: (
+                registry.auth is not RegistryAuth.DOCKER_CONFIG
+                or registry.docker_config is not None
+            ),
+        ),
+    )
 
     host: Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\s/]+$")]
     """Name and port, without a scheme."""
@@ -59,6 +87,8 @@ class RegistryConfig(Fields):
     """Repositories are made under this path."""
     insecure: Boolean = False
     """Speak http instead of https."""
+    auth: RegistryAuth = RegistryAuth.AUTO
+    """How the builder says who it is."""
     docker_config: Path | None = None
     """A `config.json` as `docker login` writes it."""
 
@@ -78,6 +108,8 @@ class BuilderConfig(Fields):
     """Base image for each minor version of Python, by digest."""
     platforms: tuple[str, ...] = ("linux/amd64",)
     """Operating system and processor of the nodes."""
+    attest: Boolean = False
+    """Attach a bill of materials (CycloneDX) and the provenance (SLSA) to every image."""
     runtime_bundle: Path = Path("/opt/modelops/runtime")
     """Folder with the serving runtime's wheel and lock, a subfolder for each version."""
 

@@ -12,10 +12,18 @@ from typing import Final, Self
 import httpx
 from modelops_runtime import bento
 
-from modelops_operator.adapters.oci import RegistryError, sha256
+from modelops_operator.adapters.oci import sha256
+from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel, ModelImageSpec
+from modelops_operator.builder.attestations import (
+    CYCLONEDX,
+    IN_TOTO,
+    Contents,
+    provenance,
+    sbom,
+)
 from modelops_operator.builder.bundle import Bundle, read_bundle
 from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
@@ -25,6 +33,7 @@ from modelops_operator.builder.layers import Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.models import FetchedModel, fetch, title
+from modelops_operator.builder.referrers import Subject, attach
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Report, Transfer
 from modelops_operator.builder.wheels import WheelStore
@@ -152,6 +161,9 @@ class _Build:
             environment = tasks.create_task(self._environment(repository.name, lock, target))
             pushing = tasks.create_task(self._push_own(repository, models))
         image = self._complete(environment.result(), pushing.result(), lock)
+        if self._site.config.builder.attest:
+            self._transfer.begin("Attaching bill of materials and provenance")
+            await self._attest(repository, image, lock, models)
         self._transfer.begin("Pushing the image")
         return await self._publish(repository, image, lock)
 
@@ -275,6 +287,22 @@ class _Build:
             "org.opencontainers.image.title": title(self._predictor),
             "org.opencontainers.image.version": self._predictor.version,
         }
+
+    async def _attest(
+        self, repository: Repository, image: Image, lock: Lock, models: Sequence[FetchedModel]
+    ) -> None:
+        """Attach what the image is made of, before there is a tag to find the image by."""
+        manifest = image.manifest(self._labels(lock))
+        layers = zip(models, image.layers[-len(models) :], strict=True)
+        contents = Contents(
+            spec=self._spec,
+            lock=lock,
+            digest=sha256(manifest),
+            layers={model.model.role: layer.diff_id for model, layer in layers},
+        )
+        subject = Subject(digest=contents.digest, size=len(manifest))
+        await attach(repository, subject, CYCLONEDX, sbom(contents))
+        await attach(repository, subject, IN_TOTO, provenance(contents))
 
     async def _publish(self, repository: Repository, image: Image, lock: Lock) -> BuiltImage:
         labels = self._labels(lock)

@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from modelops_operator.adapters.oci import RegistryError
+from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.reasons import Reason
 

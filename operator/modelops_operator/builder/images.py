@@ -20,7 +20,7 @@ from typing import Final
 
 from uv import find_uv_bin
 
-from modelops_operator.adapters.oci import RegistryError
+from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import BuilderConfig, RegistryConfig
 from modelops_operator.builder.bundle import LOCK_FILE, write_bundle
 from modelops_operator.builder.connections import Connections, connected

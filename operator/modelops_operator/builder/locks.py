@@ -13,9 +13,9 @@ from typing import Any, Final
 from modelops_operator.adapters.oci import MANIFEST, Blob
 from modelops_operator.builder.image import Repository, canonical
 from modelops_operator.builder.lock import Lock, LockedWheel
+from modelops_operator.builder.referrers import EMPTY
 
 LOCK_TYPE: Final = "application/vnd.modelops.lock.v1+json"
-EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 
 
 class Locks:
@@ -53,7 +53,7 @@ class Locks:
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "artifactType": LOCK_TYPE,
-            "config": _descriptor(empty, EMPTY_TYPE),
+            "config": _descriptor(empty, EMPTY),
             "layers": [_descriptor(content, LOCK_TYPE)],
         }
         await registry.put_manifest(name, tag, canonical(manifest))

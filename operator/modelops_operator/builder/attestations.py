@@ -1,0 +1,160 @@
+"""What an image is made of and where that came from, as documents that other tools read.
+
+Both have no clock and no random part: the same image has the same documents, whenever it is built.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+from uuid import NAMESPACE_URL, uuid5
+
+from modelops_operator.api.resources import ImageModel, ModelImageSpec
+from modelops_operator.builder.lock import Lock, LockedWheel
+
+CYCLONEDX: Final = "application/vnd.cyclonedx+json"
+IN_TOTO: Final = "application/vnd.in-toto+json"
+BUILDER: Final = "https://modelops.dev/builder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What went into an image."""
+
+    spec: ModelImageSpec
+    lock: Lock
+    digest: str
+    """Of the image's manifest."""
+    layers: Mapping[str, str]
+    """Digest of the uncompressed layer of each model, by its role."""
+
+    @property
+    def models(self) -> Sequence[ImageModel]:
+        """Give the models in an order that does not depend on the spec's."""
+        return sorted(self.spec.models, key=lambda model: model.role)
+
+
+def sbom(contents: Contents) -> dict[str, Any]:
+    """Write the software bill of materials: CycloneDX 1.6, a JSON tree."""
+    base = contents.spec.base
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid5(NAMESPACE_URL, contents.digest)}",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "container",
+                "bom-ref": "image",
+                "name": contents.spec.repository,
+                "version": contents.digest,
+                "hashes": _hashes(contents.digest),
+            },
+            "tools": {"components": [_tool()]},
+        },
+        "components": [
+            {
+                "type": "container",
+                "bom-ref": "base",
+                "name": base.partition("@")[0],
+                "version": base.partition("@")[2],
+                "hashes": _hashes(base.partition("@")[2]),
+            },
+            *(_model(model, contents.layers[model.role]) for model in contents.models),
+            *(_library(wheel) for wheel in contents.lock.wheels),
+        ],
+    }
+
+
+def provenance(contents: Contents) -> dict[str, Any]:
+    """Write where the image came from: an in-toto statement with SLSA's provenance 1.0."""
+    spec = contents.spec
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": spec.repository, "digest": _digest(contents.digest)}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": f"{BUILDER}/model-image/v1",
+                "externalParameters": {
+                    "models": [
+                        {
+                            "role": model.role,
+                            "name": model.name,
+                            "version": model.version,
+                            "runId": model.run_id,
+                            "source": model.source,
+                        }
+                        for model in contents.models
+                    ],
+                    "python": spec.python,
+                    "platforms": list(spec.platforms),
+                    "runtime": spec.runtime.version,
+                    "lock": contents.lock.digest,
+                },
+                "resolvedDependencies": [
+                    {"uri": f"oci://{spec.base}", "digest": _digest(spec.base.partition("@")[2])},
+                    *(
+                        {
+                            "uri": model.source,
+                            "name": f"{model.name}/{model.version}",
+                            "digest": _digest(contents.layers[model.role]),
+                        }
+                        for model in contents.models
+                    ),
+                    *(
+                        {"uri": _purl(wheel), "digest": {"sha256": wheel.sha256}}
+                        for wheel in contents.lock.wheels
+                    ),
+                ],
+            },
+            "runDetails": {
+                "builder": {"id": BUILDER, "version": {"modelops-operator": _own_version()}}
+            },
+        },
+    }
+
+
+def _own_version() -> str:
+    return version("modelops-operator")
+
+
+def _tool() -> dict[str, Any]:
+    return {"type": "application", "name": "modelops-builder", "version": _own_version()}
+
+
+def _library(wheel: LockedWheel) -> dict[str, Any]:
+    return {
+        "type": "library",
+        "bom-ref": _purl(wheel),
+        "name": wheel.name,
+        "version": wheel.version,
+        "purl": _purl(wheel),
+        "hashes": [{"alg": "SHA-256", "content": wheel.sha256}],
+    }
+
+
+def _model(model: ImageModel, layer: str) -> dict[str, Any]:
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"model:{model.role}",
+        "name": model.name,
+        "version": model.version,
+        "hashes": _hashes(layer),
+        "properties": [
+            {"name": "modelops.dev/role", "value": model.role},
+            {"name": "modelops.dev/run", "value": model.run_id},
+        ],
+    }
+
+
+def _purl(wheel: LockedWheel) -> str:
+    return f"pkg:pypi/{wheel.name}@{wheel.version}"
+
+
+def _digest(digest: str) -> dict[str, str]:
+    return {"sha256": digest.partition(":")[2]}
+
+
+def _hashes(digest: str) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": digest.partition(":")[2]}]

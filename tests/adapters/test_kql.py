@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from modelops_operator.adapters import kql
 pytestmark = pytest.mark.contract
 
 PARSER = Path(__file__).parents[1] / "kusto"
+PROGRAMS = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}  # npm looks for node
 SCHEMA = (
     "(TimeGenerated: datetime, Computer: string, ContainerId: string, ContainerName: string,"
     " PodName: string, PodNamespace: string, LogMessage: {message}, LogSource: string,"
@@ -30,8 +33,6 @@ PRESENCE = kql.presence(NAMESPACES, cluster="")
 @pytest.fixture(scope="module")
 def parser() -> Path:
     """Install the parser of the version in the lock, once for all checkouts."""
-    if shutil.which("npm") is None:
-        pytest.skip("Microsoft's parser of KQL needs node and npm")
     lock = json.loads((PARSER / "package-lock.json").read_text())
     package = "node_modules/@kusto/language-service-next"
     version = lock["packages"][package]["version"]
@@ -42,7 +43,10 @@ def parser() -> Path:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(PARSER / name, folder)
         subprocess.run(
-            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True
+            [PROGRAMS / "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=folder,
+            env=ENVIRONMENT,
+            check=True,
         )
     return folder / package
 
@@ -55,7 +59,7 @@ def parsed(parser: Path, query: str, message: str = "dynamic") -> Any:
         "query": query,
     }
     done = subprocess.run(
-        ["node", str(PARSER / "check.js"), str(parser)],
+        [PROGRAMS / "node", str(PARSER / "check.js"), str(parser)],
         input=json.dumps(question),
         capture_output=True,
         text=True,

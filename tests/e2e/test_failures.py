@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ with mlflow.start_run():
 def broken(platform: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """One namespace for each way to fail, with one object in it, all applied at once."""
     folder = tmp_path_factory.mktemp("models")
-    log_model(platform.tracking_uri, "crashing", folder, ["mlflow"])
+    pinned = [f"{name}=={version(name)}" for name in ("mlflow", "pandas")]
+    log_model(platform.tracking_uri, "crashing", folder, pinned)
     log_model(platform.tracking_uri, "demanding", folder, ["numpy==99.9"])
     client = MlflowClient(platform.tracking_uri, platform.tracking_uri)
     run = client.create_run("0").info
@@ -106,7 +108,7 @@ def broken(platform: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "crashing": only("crashing"),
         "demanding": only("demanding"),
         "hollow": only("hollow"),
-        "unknown": only("no-such-model"),
+        "unknown": only("no-such-model", alias="candidate"),
         "unpullable": only("employment", alias="candidate"),
     }
     objects: list[dict[str, Any]] = [POLICY, BINDING]

@@ -190,12 +190,21 @@ def test_a_pod_that_crashes_is_quoted(broken: Ground) -> None:
     assert "exit" in message
 
 
+def test_what_goes_wrong_is_told_once_as_an_event(broken: Ground) -> None:
+    told(broken, "unknown", "ModelsResolved", "ModelNotFound")
+    listing = broken.kubectl(
+        *("-n", "e2e-unknown", "get", "events", "-o", "json"),
+        *("--field-selector", "involvedObject.kind=ModelDeployment,reason=ModelNotFound"),
+    )
+    assert len(json.loads(listing)["items"]) == 1
+
+
 def test_a_registry_of_models_that_is_away_stops_nothing(broken: Ground) -> None:
     sandbox = places.find(SANDBOX)
     assert sandbox
     pid = processes.running(sandbox, "mlflow")
     assert pid
-    os.kill(pid, signal.SIGKILL)
+    os.killpg(pid, signal.SIGKILL)  # with the worker that answers
     try:
         away = "ModelRegistryUnreachable"
 
@@ -218,12 +227,3 @@ def test_a_registry_of_models_that_is_away_stops_nothing(broken: Ground) -> None
         return bool(resolved["status"] == "True")
 
     eventually(back, 90)
-
-
-def test_what_goes_wrong_is_told_once_as_an_event(broken: Ground) -> None:
-    told(broken, "unknown", "ModelsResolved", "ModelNotFound")
-    listing = broken.kubectl(
-        *("-n", "e2e-unknown", "get", "events", "-o", "json"),
-        *("--field-selector", "involvedObject.kind=ModelDeployment,reason=ModelNotFound"),
-    )
-    assert len(json.loads(listing)["items"]) == 1

@@ -125,7 +125,7 @@ def test_nothing_is_written_once_converged(world: World, operator: Process) -> N
 
     def quiet() -> bool:
         before = world.versions(), operator.writes()
-        time.sleep(QUIET)
+        time.sleep(QUIET)  # that nothing is written takes time to see
         return (world.versions(), operator.writes()) == before
 
     eventually(quiet)

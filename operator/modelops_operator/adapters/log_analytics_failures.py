@@ -3,8 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from azure.core.exceptions import ClientAuthenticationError, ServiceResponseTime
 from azure.core.rest import AsyncHttpResponse
 from azure.monitor.query import LogsQueryError
 
+from modelops_operator.adapters.retry_after import retry_after
 from modelops_operator.api.config import LogAnalyticsConfig
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.reasons import Reason
@@ -48,7 +48,7 @@ class Answer:
             status=response.status_code,
             codes=tuple(str(part["code"]) for part in parts if part.get("code")),
             message=_shortened(messages[-1] if messages else body),
-            retry_after=_retry_after(response.headers, now),
+            retry_after=_wait(response.headers, now),
         )
 
     def __str__(self) -> str:
@@ -191,19 +191,9 @@ def _parts(body: str) -> Iterator[Mapping[str, Any]]:
         part = part.get("innererror")
 
 
-def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """Read the header, in seconds or as a date; None without one that can be read."""
-    value = headers.get("Retry-After", "")
-    try:
-        wait = timedelta(seconds=float(value)) if value[:1].isdigit() else _until(value, now)
-    except (ValueError, OverflowError):
-        return None
-    return min(max(wait, timedelta(0)), LONGEST_WAIT)
-
-
-def _until(date: str, now: datetime) -> timedelta:
-    moment = parsedate_to_datetime(date)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
+def _wait(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    wait = retry_after(headers.get("Retry-After", ""), now)
+    return None if wait is None else min(wait, LONGEST_WAIT)
 
 
 def _minutes(span: timedelta) -> str:

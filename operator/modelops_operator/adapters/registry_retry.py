@@ -4,12 +4,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
 
 from modelops_operator.adapters.registry_errors import RegistryErrors
+from modelops_operator.adapters.retry_after import retry_after
 
 ATTEMPTS: Final = 5
 LONGEST_PAUSE: Final = 60.0
@@ -41,29 +41,18 @@ async def insist(
             return response
         await response.aread()
         last = attempt == ATTEMPTS - 1 if throttled(response) else last
-        seconds = pause(attempt, response.headers.get("retry-after"))
+        seconds = pause(attempt, response.headers.get("retry-after", ""))
         if last or seconds > LONGEST_PAUSE:
             raise errors.refused(response, what)
         await asyncio.sleep(seconds)
     raise AssertionError("unreachable: the loop returns or raises")
 
 
-def pause(attempt: int, retry_after: str | None = None) -> float:
+def pause(attempt: int, asked: str = "") -> float:
     """Seconds before the next attempt: what the registry asks for, or doubling with jitter."""
-    wanted = _seconds(retry_after or "")
+    wanted = retry_after(asked, datetime.now(UTC))
     spread = random.uniform(0.5, 1.5)  # noqa: S311 (jitter is no secret)
-    return wanted if wanted is not None else 0.2 * float(2**attempt) * spread
-
-
-def _seconds(retry_after: str) -> float | None:
-    """Read the header, which has seconds or a date; None when it has neither."""
-    if retry_after.isdigit():
-        return float(retry_after)
-    try:
-        moment = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    return wanted.total_seconds() if wanted is not None else 0.2 * float(2**attempt) * spread
 
 
 def throttled(response: httpx.Response) -> bool:

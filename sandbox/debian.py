@@ -19,7 +19,6 @@ PACKAGES: Final = {
     "pkg-config": ("pkg-config",),
 }
 """Programs that must be there, and the packages that bring them."""
-_SECCOMP: Final = "libseccomp-dev"
 _ELSEWHERE: Final = (
     "An existing cluster and registry work as well:\n"
     "  make demo KUBECONFIG=... REGISTRY=... MLFLOW_TRACKING_URI=..."
@@ -34,9 +33,18 @@ def missing_packages() -> list[str]:
         if shutil.which(program) is None
         for package in packages
     ]
-    if not any(Path("/usr/include").rglob("seccomp.h")):
-        wanted.append(_SECCOMP)
+    if not _is_known("libseccomp"):
+        wanted.append("libseccomp-dev")
     return wanted
+
+
+def _is_known(library: str) -> bool:
+    """Tell whether programs can be built with a C library: what runc's build asks as well."""
+    try:
+        run(f"looking for {library}", "pkg-config", "--exists", library)
+    except SandboxError:
+        return False
+    return True
 
 
 def obstacles(*, uid: int, machine: str, apt: bool, missing: list[str]) -> list[str]:

@@ -113,7 +113,12 @@ def package_index() -> dict[str, str | None]:
 
 
 def build() -> None:
-    """Build and fetch all programs and the base image."""
+    """Build and fetch all programs and the base image.
+
+    Raises:
+        SandboxError: this machine cannot build them; says why.
+    """
+    debian.prepare()
     debian.registry_program()
     base_image.layer_file()
     for module in toolchain.ALL:

@@ -88,6 +88,15 @@ def test_without_root_one_message_says_what_else_works(monkeypatch: pytest.Monke
         assert words in str(raised.value)
 
 
+def test_a_library_is_missing_until_programs_can_be_built_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PKG_CONFIG_LIBDIR", str(tmp_path))
+    assert "libseccomp-dev" in debian.missing_packages()
+    (tmp_path / "libseccomp.pc").write_text("Name: libseccomp\nDescription: -\nVersion: 2\n")
+    assert "libseccomp-dev" not in debian.missing_packages()
+
+
 def test_the_package_index_is_the_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bundle = tmp_path / "authorities.pem"
     bundle.touch()

@@ -39,7 +39,6 @@ def up(name: str) -> dict[str, Any]:
         known = status(name)
         if known["state"] == "running":
             return known
-        debian.prepare()
         build()
         if not (places := claim(name)).leaving.exists():
             _bring_up(places)

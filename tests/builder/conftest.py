@@ -1,5 +1,6 @@
 """Real counterparts for the builder: a registry, and wheels made on the spot."""
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -21,9 +22,12 @@ from mlflow.exceptions import MlflowException
 from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
-from modelops_operator.api.resources import ImageModel
+from modelops_operator.api.resources import ImageModel, ModelImageSpec
 from modelops_operator.builder import images
+from modelops_operator.builder.build import BuiltImage
 from modelops_operator.builder.lock import LockedWheel, local_wheel
+
+from tests.builder.releases import build, release, spec_of
 
 # bcrypt of "secret", as `htpasswd -B` writes it
 USERS = "builder:$2y$05$o7pOJrLuEUQ11qB4JTmsSuY4zv1E.sOf7MOx4mUIWeyMMN.DfTzbS\n"
@@ -263,3 +267,13 @@ def unpack(registry: RunningRegistry) -> Unpack:
         layer.unlink()
 
     return pull
+
+
+@pytest.fixture(scope="session")
+def first(
+    mlflow: RunningMlflow, configuration: OperatorConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelImageSpec, BuiltImage]:
+    """A first release, built into an empty registry."""
+    models = release(mlflow, tmp_path_factory.mktemp("models"), "one")
+    spec = spec_of(models, configuration, "employment")
+    return spec, asyncio.run(build(configuration, spec))

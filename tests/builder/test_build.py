@@ -7,16 +7,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from modelops_operator.adapters.oci import Reference
+from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
-from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
+from modelops_operator.api.resources import ModelImageSpec
 from modelops_operator.builder.build import Builder, BuiltImage
 from modelops_operator.builder.bundle import read_bundle
 from modelops_operator.builder.failures import BuildError
@@ -25,16 +25,11 @@ from modelops_runtime import flavor
 
 from tests.builder.conftest import Configure, Unpack
 from tests.builder.entering import NEEDS_ROOT, in_image
+from tests.builder.releases import FILES, build, release, spec_of
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 SITE = "opt/venv/lib/python3.11/site-packages"
-FILES: Mapping[Role, Mapping[str, bytes]] = {
-    Role.PREDICTOR: {"schema.json": b"{}", "model.treelite": b"trees", "parity.json": b"{}"},
-    Role.DRIFT: {"schema.json": b"{}", "profile.json": b"{}", "parity.json": b"{}"},
-    Role.OUTLIER: {"schema.json": b"{}", "detector.json": b"{}", "parity.json": b"{}"},
-}
-KINDS = {Role.PREDICTOR: "treelite", Role.DRIFT: "profile", Role.OUTLIER: "mahalanobis"}
 BUILD = """
 import asyncio, json, sys
 from modelops_operator.api.config import OperatorConfig
@@ -49,52 +44,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def release(mlflow: Any, folder: Path, seed: str) -> Sequence[ImageModel]:
-    """Register one version of each of three models with our flavor."""
-    models = []
-    for role, files in FILES.items():
-        place = folder / seed / role
-        place.mkdir(parents=True)
-        content = {name: data + seed.encode() for name, data in files.items()}
-        settings = flavor.write_data(place, str(role), KINDS[role], content)
-        description = yaml.safe_dump({"flavors": {"modelops": settings, "python_function": {}}})
-        extra = {
-            "MLmodel": description.encode(),
-            "requirements.txt": b"lightgbm==4.7.0\n",
-            "unwanted.txt": b"not for the image",
-        }
-        model = mlflow.register(f"release_{role}", extra, place)
-        models.append(model.model_copy(update={"role": role}))
-    return models
-
-
-def spec_of(models: Sequence[ImageModel], config: OperatorConfig, name: str) -> ModelImageSpec:
-    return ModelImageSpec(
-        models=tuple(models),
-        tracking_uri=config.mlflow.tracking_uri,
-        repository=f"{config.registry.host}/modelops/{name}",
-        runtime=ImageRuntime(version="0.1.0"),
-        python="3.11",
-        platforms=("linux/amd64",),
-        base=config.builder.bases["3.11"],
-    )
-
-
-async def build(config: OperatorConfig, spec: ModelImageSpec) -> BuiltImage:
-    async with Builder(config) as builder:
-        return await builder.build(spec, lambda *_: None)
-
-
-@pytest.fixture(scope="session")
-def first(
-    mlflow: Any, configuration: OperatorConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[ModelImageSpec, BuiltImage]:
-    """A first release, built into an empty registry."""
-    models = release(mlflow, tmp_path_factory.mktemp("models"), "one")
-    spec = spec_of(models, configuration, "employment")
-    return spec, asyncio.run(build(configuration, spec))
 
 
 @pytest.fixture(scope="session")
@@ -239,6 +188,7 @@ async def test_a_new_version_sends_little_and_asks_little(
         seconds = time.monotonic() - begun
         site = await builder._opened()
         registry = await site.connections.registry(configuration.registry.host)
+        assert isinstance(registry, Registry)
         requests = registry.requests
     record_property("new version, seconds", round(seconds, 3))
     record_property("new version, requests", requests)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,11 +201,22 @@ class Registry:
         response = await self._ask("HEAD", url, repository, headers={"accept": _ACCEPTED})
         return self._found(response, f"look for {repository}:{version}")
 
-    async def serves_referrers(self, repository: str, digest: str) -> bool:
-        """Tell whether the registry finds by itself what names a manifest as its subject."""
+    async def referrers(self, repository: str, digest: str) -> Sequence[Mapping[str, Any]] | None:
+        """Give descriptors of what names a manifest as its subject.
+
+        None when the registry does not find such by itself.
+        """
         url = self._url(repository, f"referrers/{digest}")
         response = await self._ask("GET", url, repository)
-        return self._found(response, f"look for what refers to {repository}@{digest}")
+        if not self._found(response, f"look for what refers to {repository}@{digest}"):
+            return None
+        try:
+            found: Sequence[Mapping[str, Any]] = response.json()["manifests"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._errors.fault(
+                f"what refers to {repository}@{digest} cannot be understood ({error!r})"
+            ) from error
+        return found
 
     async def manifest(self, repository: str, version: str) -> Manifest | None:
         """Read a manifest by tag or digest; None when the repository does not have it."""

@@ -11,6 +11,7 @@ from typing import Final
 import httpx
 from azure.core.credentials_async import AsyncTokenCredential
 
+from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.adapters.registry_azure import (
     AzureCredentials,
@@ -40,10 +41,10 @@ class Connections:
     config: RegistryConfig
     ca_bundle: Path | None
     _stack: AsyncExitStack
-    _registries: dict[str, Registry] = field(default_factory=dict)
+    _registries: dict[str, ImageStore] = field(default_factory=dict)
     _azure: AsyncTokenCredential | None = None
 
-    async def registry(self, host: str) -> Registry:
+    async def registry(self, host: str) -> ImageStore:
         """Give the connection to an image registry.
 
         Only the configured one is spoken to without encryption, and only if configured so; the
@@ -119,7 +120,13 @@ class Connections:
 
 
 @asynccontextmanager
-async def connected(config: RegistryConfig, ca_bundle: Path | None) -> AsyncIterator[Connections]:
-    """Open connections as they are asked for, and close them at the end."""
+async def connected(
+    config: RegistryConfig, ca_bundle: Path | None, store: ImageStore | None = None
+) -> AsyncIterator[Connections]:
+    """Open connections as they are asked for, and close them at the end.
+
+    `store` takes the place of the registry of its host.
+    """
     async with AsyncExitStack() as stack:
-        yield Connections(config, ca_bundle, stack)
+        known = {} if store is None else {store.host: store}
+        yield Connections(config, ca_bundle, stack, known)

@@ -32,6 +32,8 @@ CHUNK: Final = 16 * 1024 * 1024
 """Bytes per PATCH: Azure refuses bodies above about 20 MB."""
 LARGEST_DOCUMENT: Final = 8 * 1024 * 1024
 """Bytes of a manifest or an image configuration that are read into memory."""
+_PAGE: Final = 1000
+"""Names in one answer of a list."""
 CONCURRENCY: Final = 8
 """Blobs under way at the same time."""
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -122,6 +124,7 @@ class _Request:
     method: str
     url: str
     repository: str
+    """Empty for what is asked of the registry as a whole."""
     reads: str | None = None
     """A second repository that the request reads from."""
     content: bytes | None = None
@@ -133,6 +136,8 @@ class _Request:
     def scopes(self) -> Scopes:
         """Give the rights that it needs, as tokens are asked for."""
         pulls = self.method in {"GET", "HEAD"} and "/blobs/uploads/" not in self.url
+        if not self.repository:
+            return ("registry:catalog:*",)
         actions = "delete" if self.method == "DELETE" else "pull" if pulls else "pull,push"
         scopes = (f"repository:{self.repository}:{actions}",)
         return (*scopes, f"repository:{self.reads}:pull") if self.reads else scopes
@@ -269,6 +274,32 @@ class Registry:
         if f"sha256:{hasher.hexdigest()}" != digest:
             raise self._errors.damaged(f"{repository}@{digest}: the registry sent other content")
 
+    async def repositories(self) -> Sequence[str]:
+        """List the repositories that we may see."""
+        url = f"{self._origin}/v2/_catalog?n={_PAGE}"
+        return await self._pages(url, "", "repositories", "list the repositories")
+
+    async def tags(self, repository: str) -> Sequence[str]:
+        """List a repository's tags; none where there is no such repository."""
+        url = self._url(repository, f"tags/list?n={_PAGE}")
+        return await self._pages(url, repository, "tags", f"list the tags of {repository}")
+
+    async def _pages(self, url: str, repository: str, field_name: str, what: str) -> Sequence[str]:
+        found: list[str] = []
+        following: str | None = url
+        while following:
+            response = await self._ask("GET", following, repository)
+            if not self._found(response, what):
+                break
+            try:
+                # A repository that has no tags any more has null.
+                found += response.json()[field_name] or ()
+            except (ValueError, LookupError, TypeError) as error:
+                raise self._errors.fault(f"{what}: not understood ({error!r})") from error
+            link = response.links.get("next", {}).get("url")
+            following = urljoin(str(response.request.url), link) if link else None
+        return found
+
     # --- what is made ------------------------------------------------------------------------
 
     async def push(self, repository: str, blob: Blob) -> None:
@@ -329,6 +360,13 @@ class Registry:
             if not locked or await self._digest(repository, version) != digest:
                 raise error
         return digest
+
+    async def delete_manifest(self, repository: str, digest: str) -> None:
+        """Delete a manifest with all of its tags; that it is gone already is no error."""
+        response = await self._ask(
+            "DELETE", self._url(repository, f"manifests/{digest}"), repository
+        )
+        self._found(response, f"delete {repository}@{digest}")
 
     async def _digest(self, repository: str, version: str) -> str | None:
         manifest = await self.manifest(repository, version)

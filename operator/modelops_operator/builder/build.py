@@ -120,8 +120,8 @@ class Builder:
                     config.registry, config.builder.ca_bundle, self._store
                 )
                 connections = await self._connections.__aenter__()
-                registry = self._store or await connections.registry(config.registry.host)
-                cache = Repository(registry, f"{config.registry.prefix}/cache".lstrip("/"))
+                store = self._store or await connections.registry(config.registry.host)
+                cache = Repository(store, f"{config.registry.prefix}/cache".lstrip("/"))
                 self._site = _Site(
                     config,
                     connections,
@@ -174,7 +174,7 @@ class _Build:
 
     async def _repository(self) -> Repository:
         host, _, name = self._spec.repository.partition("/")
-        return Repository(await self._site.connections.registry(host), name)
+        return Repository(await self._site.connections.store(host), name)
 
     def _target(self) -> Target:
         if len(self._spec.platforms) != 1:

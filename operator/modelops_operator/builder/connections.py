@@ -41,10 +41,17 @@ class Connections:
     config: RegistryConfig
     ca_bundle: Path | None
     _stack: AsyncExitStack
-    _registries: dict[str, ImageStore] = field(default_factory=dict)
+    _store: ImageStore | None = None
+    _registries: dict[str, Registry] = field(default_factory=dict)
     _azure: AsyncTokenCredential | None = None
 
-    async def registry(self, host: str) -> ImageStore:
+    async def store(self, host: str) -> ImageStore:
+        """Give the place for images that a host stands for. Raises BuildError as `registry`."""
+        if self._store is not None and self._store.host == host:
+            return self._store
+        return await self.registry(host)
+
+    async def registry(self, host: str) -> Registry:
         """Give the connection to an image registry.
 
         Only the configured one is spoken to without encryption, and only if configured so; the
@@ -107,7 +114,7 @@ class Connections:
     async def base(self, reference: str) -> Base:
         """Give a base image by its address."""
         parsed = Reference.parse(reference)
-        return Base(await self.registry(parsed.host), parsed)
+        return Base(await self.store(parsed.host), parsed)
 
     async def index(self) -> httpx.AsyncClient:
         """Give a client for the package index's files.
@@ -128,5 +135,4 @@ async def connected(
     `store` takes the place of the registry of its host.
     """
     async with AsyncExitStack() as stack:
-        known = {} if store is None else {store.host: store}
-        yield Connections(config, ca_bundle, stack, known)
+        yield Connections(config, ca_bundle, stack, store)

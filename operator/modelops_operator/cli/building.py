@@ -189,11 +189,11 @@ async def build(order: Order, progress: Report) -> Outcome:
         built = await builder.build(spec, progress)
     host, _, repository = place.partition("/")
     async with connected(config.registry, config.builder.ca_bundle, store) as connections:
-        registry = await connections.registry(host)
-        manifest = await registry.manifest(repository, built.digest)
+        keeper = await connections.store(host)
+        manifest = await keeper.manifest(repository, built.digest)
         if manifest is None:
             raise broken(Reason.BUILD_FAILED, f"{built.reference} is gone: run this again")
-        await registry.put_manifest(repository, tag, manifest.content, manifest.media_type)
+        await keeper.put_manifest(repository, tag, manifest.content, manifest.media_type)
     if store:
         await store.export(repository, built.digest, order.output, tag=tag)
     return Outcome(

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,20 +20,38 @@ from rich.progress import (
 )
 
 from modelops_operator.adapters.mlflow import ModelRegistryError
-from modelops_operator.adapters.oci import Reference
+from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import ConfigError, OperatorConfig, RegistryConfig, load
 from modelops_operator.api.resources import validation_message
+from modelops_operator.builder import garbage
 from modelops_operator.builder.connections import connected
 from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.cli import building
 from modelops_operator.cli.inspecting import Description, InspectError, describe
+from modelops_operator.cli.pruning import UsersUnknownError, usage
 
 T = TypeVar("T")
 DOCKER_CONFIG: Final = Path.home() / ".docker" / "config.json"
 _MEGABYTE: Final = 1e6
 _WIDTH: Final = 90
 _stderr: Final = Console(stderr=True)
+
+INSECURE: Final = click.option(
+    "--insecure", is_flag=True, help="Speak plain http with the registry."
+)
+CREDENTIALS: Final = click.option(
+    "--docker-config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=DOCKER_CONFIG if DOCKER_CONFIG.is_file() else None,
+    help="config.json with credentials; by default that of `docker login`.",
+)
+AUTHORITIES: Final = click.option(
+    "--ca-bundle",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SSL_CERT_FILE",
+    help="Certificates (PEM) to trust instead of the system's.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,13 +86,8 @@ def main() -> None:
 )
 @click.option("--python", help="Its minor version; by default 3.11.")
 @click.option("--platform", help="By default linux/amd64.")
-@click.option("--insecure", is_flag=True, help="Speak plain http with the registry.")
-@click.option(
-    "--docker-config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=DOCKER_CONFIG if DOCKER_CONFIG.is_file() else None,
-    help="config.json with credentials; by default that of `docker login`.",
-)
+@INSECURE
+@CREDENTIALS
 @click.option(
     "--index-url",
     "index_urls",
@@ -82,12 +96,7 @@ def main() -> None:
     metavar="URL",
     help="Package index; several, the first one first. By default PyPI.",
 )
-@click.option(
-    "--ca-bundle",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="SSL_CERT_FILE",
-    help="Certificates (PEM) to trust instead of the system's.",
-)
+@AUTHORITIES
 @click.option(
     "--runtime-bundle",
     type=click.Path(file_okay=False, path_type=Path),
@@ -228,19 +237,9 @@ def image() -> None:
 
 @image.command()
 @click.argument("reference")
-@click.option("--insecure", is_flag=True, help="Speak plain http with the registry.")
-@click.option(
-    "--docker-config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=DOCKER_CONFIG if DOCKER_CONFIG.is_file() else None,
-    help="config.json with credentials; by default that of `docker login`.",
-)
-@click.option(
-    "--ca-bundle",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="SSL_CERT_FILE",
-    help="Certificates (PEM) to trust instead of the system's.",
-)
+@INSECURE
+@CREDENTIALS
+@AUTHORITIES
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
 def inspect(reference: str, **options: Any) -> None:
     """Print the models, libraries and provenance of an image in a registry."""
@@ -256,14 +255,78 @@ def inspect(reference: str, **options: Any) -> None:
 
 
 async def _inspect(reference: Reference, options: dict[str, Any]) -> Description:
-    registry = {
-        "host": reference.host,
+    async with _registry(reference.host, options) as registry:
+        return await describe(registry, reference)
+
+
+@image.command()
+@click.option("--registry", "host", required=True, metavar="HOST")
+@click.option(
+    "--prefix", default="modelops", show_default=True, help="Repositories under this path."
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="How many of the newest versions of each model stay, used or not.",
+)
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    help="Context of a cluster that uses the registry, once for each: name all of them. By "
+    "default the current one.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@INSECURE
+@CREDENTIALS
+@AUTHORITIES
+def prune(**options: Any) -> None:
+    """Delete images that no cluster uses and that are not a model's last versions."""
+    _run(_prune(options))
+
+
+async def _prune(options: dict[str, Any]) -> None:
+    async with _registry(options["host"], options) as registry:
+        # First what there is, then who uses it: an image that comes meanwhile is not in the list.
+        stored = await garbage.survey(registry, options["prefix"])
+        used = await usage(options["contexts"] or (None,))
+        if used.building:
+            raise UsersUnknownError(
+                f"ModelImage {used.building[0]} is being built, and what it needs cannot be told "
+                "from what nobody needs: run this again when it is done"
+            )
+        doomed = garbage.unneeded(stored, used.digests, options["keep"])
+        for one in doomed:
+            what = f"{one.model}/{one.version}" if one.is_image else "kept for builds"
+            click.echo(f"{one.repository}:{one.tags[0]}  {what}  {_size(one.size)}")
+        images = sum(one.is_image for one in doomed)
+        click.echo(f"{images} images and {len(doomed) - images} remembered layers may go")
+        if options["dry_run"] or not doomed:
+            return
+        if not options["yes"]:
+            click.confirm("Delete them?", abort=True)
+        refused = await garbage.delete_all(registry, doomed)
+    for error in refused.values():
+        click.echo(f"not deleted: {error.failure.message}", err=True)
+    click.echo(f"{len(doomed) - len(refused)} deleted")
+    if refused:
+        raise click.ClickException(f"{len(refused)} could not be deleted, see above")
+
+
+@asynccontextmanager
+async def _registry(host: str, options: dict[str, Any]) -> AsyncIterator[Registry]:
+    """Open the connection to a registry that the options tell of."""
+    told = {
+        "host": host,
         "insecure": options["insecure"],
         "dockerConfig": options["docker_config"],
     }
-    config = RegistryConfig.model_validate(registry)
+    config = RegistryConfig.model_validate(told)
     async with connected(config, options["ca_bundle"]) as connections:
-        return await describe(await connections.registry(reference.host), reference)
+        yield await connections.registry(host)
 
 
 def _show(description: Description) -> None:
@@ -301,7 +364,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run it; what goes wrong is told in a sentence."""
     try:
         return asyncio.run(work)
-    except (ConfigError, InspectError, ModelRegistryError) as error:
+    except (ConfigError, InspectError, ModelRegistryError, UsersUnknownError) as error:
         raise click.ClickException(str(error)) from error
     except ValidationError as error:
         raise click.ClickException(validation_message(error)) from error

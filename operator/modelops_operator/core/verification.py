@@ -9,6 +9,7 @@ from modelops_operator.api.facts import Failure, Signed
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ModelDeploymentSpec
 from modelops_operator.core.findings import Finding, Outlook, bounded
+from modelops_operator.core.release import RELEASE, Release
 from modelops_operator.core.scene import Scene
 from modelops_operator.core.target import Target
 
@@ -41,21 +42,19 @@ def verified(
     answer = scene.observed.signatures.get(reference)
     if isinstance(answer, Signed):
         return Verified(target=target, findings=(_signed(reference, answer),))
-    if _runs(scene, reference):
+    deployed = _deployed(scene)
+    if deployed is not None and deployed.reference == reference:
         finding = _remembered(scene, reference, answer) or _running(reference, answer)
         return Verified(target=target, findings=(finding,), ask=(reference,))
-    held = replace(
-        target,
-        # Without a Deployment, what the status says ran is to be rolled out like anything else.
-        release=scene.running if scene.deployment is not None else None,
-        frozen=not scene.serves(spec),
-    )
+    held = replace(target, release=deployed, frozen=not scene.serves(spec))
     return Verified(target=held, findings=(_held(reference, answer),), ask=(reference,))
 
 
-def _runs(scene: Scene, reference: str) -> bool:
-    running = scene.running if scene.deployment is not None else None
-    return running is not None and running.reference == reference
+def _deployed(scene: Scene) -> Release | None:
+    """Read what the live Deployment runs: what the status alone says is to be proved first."""
+    if scene.deployment is None:
+        return None
+    return Release.from_json(scene.deployment["metadata"].get("annotations", {}).get(RELEASE, ""))
 
 
 def _waiting() -> Finding:

@@ -20,6 +20,21 @@ sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not
 
 
 @pytest.fixture(scope="session")
+def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the MLflow server keeps its database."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(mlflow_folder: Path) -> Iterator[str]:
+    """Address of a real MLflow server; areas share it and name their models apart."""
+    from tests.mlflow_server import running_mlflow
+
+    with running_mlflow(mlflow_folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A kubeconfig for a real API server with our custom resources and the operator's namespace."""
     from tests.apiserver import Kubectl, running_apiserver

@@ -31,23 +31,23 @@ def registry(tracking_uri: str) -> Iterator[MlflowRegistry]:
 
 
 @pytest.fixture(scope="module")
-def employment(client: MlflowClient, tmp_path_factory: pytest.TempPathFactory) -> str:
+def two_versions(client: MlflowClient, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model with two versions, the first of which has files, and the alias `candidate`."""
     folder = tmp_path_factory.mktemp("model")
     (folder / "modelops").mkdir()
     (folder / "modelops" / "profile.json").write_bytes(b'{"rows": 1}')
     run = client.create_run(client.create_experiment("adapters"))
     client.log_artifacts(run.info.run_id, str(folder), "model")
-    client.create_registered_model("employment")
+    client.create_registered_model("two-versions")
     client.create_model_version(
-        "employment",
+        "two-versions",
         f"{run.info.artifact_uri}/model",
         run.info.run_id,
         tags={"modelops.train_id": "t1"},
     )
-    client.create_model_version("employment", "s3://nowhere/model")
-    client.set_registered_model_alias("employment", "candidate", "1")
-    return "employment"
+    client.create_model_version("two-versions", "s3://nowhere/model")
+    client.set_registered_model_alias("two-versions", "candidate", "1")
+    return "two-versions"
 
 
 def answer(ask: Callable[[], Awaitable[T]]) -> T:
@@ -64,17 +64,17 @@ def failure(ask: Callable[[], Awaitable[Any]]) -> Failure:
 
 
 def test_a_walk_brings_all_aliases(
-    client: MlflowClient, registry: MlflowRegistry, employment: str
+    client: MlflowClient, registry: MlflowRegistry, two_versions: str
 ) -> None:
     names = [f"walked-{number}" for number in range(3)]
     for name in names:
         client.create_registered_model(name)
     found = answer(registry.walk)
-    assert found[employment] == {"candidate": "1"}
+    assert found[two_versions] == {"candidate": "1"}
     assert [found[name] for name in names] == [{}, {}, {}]
 
 
-@pytest.mark.usefixtures("employment")
+@pytest.mark.usefixtures("two_versions")
 def test_a_walk_of_several_pages_is_complete(
     client: MlflowClient, registry: MlflowRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,31 +84,31 @@ def test_a_walk_of_several_pages_is_complete(
     assert answer(registry.walk).keys() == everything
 
 
-def test_one_model_is_read_by_name(registry: MlflowRegistry, employment: str) -> None:
-    assert answer(lambda: registry.model(employment)) == {"candidate": "1"}
+def test_one_model_is_read_by_name(registry: MlflowRegistry, two_versions: str) -> None:
+    assert answer(lambda: registry.model(two_versions)) == {"candidate": "1"}
 
 
 def test_a_version_tells_its_training_and_its_run(
-    client: MlflowClient, registry: MlflowRegistry, employment: str
+    client: MlflowClient, registry: MlflowRegistry, two_versions: str
 ) -> None:
-    version = answer(lambda: registry.version(employment, "1"))
+    version = answer(lambda: registry.version(two_versions, "1"))
     assert version.train_id == "t1"
-    assert version.run_id == client.get_model_version(employment, "1").run_id
+    assert version.run_id == client.get_model_version(two_versions, "1").run_id
     assert version.source.startswith("mlflow-artifacts:")
-    assert answer(lambda: registry.version(employment, "2")).train_id is None
+    assert answer(lambda: registry.version(two_versions, "2")).train_id is None
 
 
 def test_a_file_is_read_through_the_servers_artifact_proxy(
-    registry: MlflowRegistry, employment: str
+    registry: MlflowRegistry, two_versions: str
 ) -> None:
-    content = answer(lambda: registry.read(employment, "1", "modelops/profile.json"))
+    content = answer(lambda: registry.read(two_versions, "1", "modelops/profile.json"))
     assert content == b'{"rows": 1}'
 
 
-def test_what_is_missing_is_named(registry: MlflowRegistry, employment: str) -> None:
+def test_what_is_missing_is_named(registry: MlflowRegistry, two_versions: str) -> None:
     cases = {
         Reason.MODEL_NOT_FOUND: lambda: registry.model("nobody"),
-        Reason.VERSION_NOT_FOUND: lambda: registry.version(employment, "99"),
+        Reason.VERSION_NOT_FOUND: lambda: registry.version(two_versions, "99"),
     }
     for reason, ask in cases.items():
         found = failure(ask)
@@ -116,17 +116,17 @@ def test_what_is_missing_is_named(registry: MlflowRegistry, employment: str) -> 
         assert "register it, or correct the spec" in found.message
 
 
-def test_a_missing_file_is_no_answer(registry: MlflowRegistry, employment: str) -> None:
-    found = failure(lambda: registry.read(employment, "1", "modelops/nothing.json"))
+def test_a_missing_file_is_no_answer(registry: MlflowRegistry, two_versions: str) -> None:
+    found = failure(lambda: registry.read(two_versions, "1", "modelops/nothing.json"))
     assert "modelops/nothing.json" in found.message
 
 
 def test_files_on_somebodys_disk_are_not_read(
-    registry: MlflowRegistry, employment: str, monkeypatch: pytest.MonkeyPatch
+    registry: MlflowRegistry, two_versions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever registers a model chooses that path; this server refuses to, older ones did not."""
     monkeypatch.setattr(registry._client, "get_model_version_download_uri", lambda *_: "/etc")
-    found = failure(lambda: registry.read(employment, "1", "passwd"))
+    found = failure(lambda: registry.read(two_versions, "1", "passwd"))
     assert found.reason == Reason.ARTIFACT_NOT_FOUND
     assert "--artifacts-destination" in found.message
 
@@ -186,7 +186,7 @@ def test_what_a_server_may_answer(
             port = server.sockets[0].getsockname()[1]
             registry = MlflowRegistry(f"http://127.0.0.1:{port}")
             try:
-                await registry.model("employment")
+                await registry.model("two-versions")
             except ModelRegistryError as error:
                 return error.failure
             finally:
@@ -198,8 +198,8 @@ def test_what_a_server_may_answer(
 
 
 def test_a_read_leaves_no_file_behind(
-    registry: MlflowRegistry, employment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: MlflowRegistry, two_versions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    answer(lambda: registry.read(employment, "1", "modelops/profile.json"))
+    answer(lambda: registry.read(two_versions, "1", "modelops/profile.json"))
     assert list(tmp_path.iterdir()) == []

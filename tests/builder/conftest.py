@@ -7,7 +7,7 @@ import hashlib
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from mlflow.exceptions import MlflowException
 from modelops_operator.adapters.oci import Reference
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
-from modelops_operator.api.resources import ImageModel
+from modelops_operator.api.resources import ImageModel, ModelImageSpec
 from modelops_operator.builder import images
-from modelops_operator.builder.image import Image, Repository, publish
-from modelops_operator.builder.layers import Entry, write_layer
+from modelops_operator.builder.build import BuiltImage
 from modelops_operator.builder.lock import LockedWheel, local_wheel
 
 from tests.builder.cosign import Cosign, Pair
+from tests.builder.releases import build, release, spec_of
 from tests.registries.servers import RunningRegistry, StartRegistry, wait_for
 
 # bcrypt of "secret", as `htpasswd -B` writes it
@@ -79,19 +79,11 @@ def guarded(
 
 
 @pytest.fixture(scope="session")
-def base(registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A base image that holds one file: what is in it does not matter to the builder."""
-    path = tmp_path_factory.mktemp("base") / "layer"
+def base(registry: RunningRegistry) -> str:
+    """The sandbox's base image with Python, so that what is built on it runs."""
+    from sandbox import base_image
 
-    async def push() -> str:
-        async with registry.connect() as client:
-            repository = Repository(client, "modelops/base")
-            layer, blob = write_layer([Entry.of("etc/base", b"base")], path, content="base")
-            await client.push(repository.name, blob)
-            image = Image(layers=(layer,), config={"Env": ["LANG=C.UTF-8"]}, architecture="amd64")
-            return await publish(repository, image, tag="latest", annotations={})
-
-    return f"{registry.host}/modelops/base@{asyncio.run(push())}"
+    return base_image.push(registry.host, insecure=True)
 
 
 @pytest.fixture
@@ -179,12 +171,8 @@ class RunningMlflow:
 
 
 @pytest.fixture(scope="session")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMlflow]:
-    from tests.mlflow_server import running_mlflow
-
-    folder = tmp_path_factory.mktemp("mlflow")
-    with running_mlflow(folder) as uri:
-        yield RunningMlflow(uri, folder / "mlflow.db")
+def mlflow(tracking_uri: str, mlflow_folder: Path) -> RunningMlflow:
+    return RunningMlflow(tracking_uri, mlflow_folder / "mlflow.db")
 
 
 # --- builders ----------------------------------------------------------------------------
@@ -222,7 +210,7 @@ def configuration(configure: Configure) -> OperatorConfig:
     return OperatorConfig.model_validate(configure())
 
 
-Unpack = Callable[[str, Path], Awaitable[None]]
+Unpack = Callable[[str, Path], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture(scope="session")
@@ -238,7 +226,17 @@ def unpack(registry: RunningRegistry) -> Unpack:
             for descriptor in manifest.parsed()["layers"]:
                 await client.download(parsed.repository, descriptor["digest"], layer)
                 with tarfile.open(layer) as archive:
-                    archive.extractall(folder, filter="tar")
+                    archive.extractall(folder, filter="fully_trusted")
         layer.unlink()
 
     return pull
+
+
+@pytest.fixture(scope="session")
+def first(
+    mlflow: RunningMlflow, configuration: OperatorConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelImageSpec, BuiltImage]:
+    """A first release, built into an empty registry."""
+    models = release(mlflow, tmp_path_factory.mktemp("models"), "one")
+    spec = spec_of(models, configuration, "employment")
+    return spec, asyncio.run(build(configuration, spec))

@@ -7,34 +7,31 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from modelops_operator.adapters.oci import Reference
+from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
-from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
+from modelops_operator.api.resources import ModelImageSpec
 from modelops_operator.builder.build import Builder, BuiltImage
 from modelops_operator.builder.bundle import read_bundle
 from modelops_operator.builder.failures import BuildError
 from modelops_operator.builder.target import Target
 from modelops_runtime import flavor
 
+from tests.builder.conftest import Configure, Unpack
 from tests.builder.cosign import Cosign, Pair
+from tests.builder.entering import NEEDS_ROOT, in_image
+from tests.builder.releases import FILES, build, release, spec_of
 from tests.registries.proxy import proxied
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 SITE = "opt/venv/lib/python3.11/site-packages"
-FILES: Mapping[Role, Mapping[str, bytes]] = {
-    Role.PREDICTOR: {"schema.json": b"{}", "model.treelite": b"trees", "parity.json": b"{}"},
-    Role.DRIFT: {"schema.json": b"{}", "profile.json": b"{}", "parity.json": b"{}"},
-    Role.OUTLIER: {"schema.json": b"{}", "detector.json": b"{}", "parity.json": b"{}"},
-}
-KINDS = {Role.PREDICTOR: "treelite", Role.DRIFT: "profile", Role.OUTLIER: "mahalanobis"}
 BUILD = """
 import asyncio, json, sys
 from modelops_operator.api.config import OperatorConfig
@@ -51,54 +48,17 @@ asyncio.run(main())
 """
 
 
-Configure = Callable[..., dict[str, Any]]
-Unpack = Callable[[str, Path], Awaitable[None]]
-
-
-def release(mlflow: Any, folder: Path, seed: str) -> Sequence[ImageModel]:
-    """Register one version of each of three models with our flavor."""
-    models = []
-    for role, files in FILES.items():
-        place = folder / seed / role
-        place.mkdir(parents=True)
-        content = {name: data + seed.encode() for name, data in files.items()}
-        settings = flavor.write_data(place, str(role), KINDS[role], content)
-        description = yaml.safe_dump({"flavors": {"modelops": settings, "python_function": {}}})
-        extra = {
-            "MLmodel": description.encode(),
-            "requirements.txt": b"lightgbm==4.7.0\n",
-            "unwanted.txt": b"not for the image",
-        }
-        model = mlflow.register(f"employment_{role}", extra, place)
-        models.append(model.model_copy(update={"role": role}))
-    return models
-
-
-def spec_of(models: Sequence[ImageModel], config: OperatorConfig, name: str) -> ModelImageSpec:
-    return ModelImageSpec(
-        models=tuple(models),
-        tracking_uri=config.mlflow.tracking_uri,
-        repository=f"{config.registry.host}/modelops/{name}",
-        runtime=ImageRuntime(version="0.1.0"),
-        python="3.11",
-        platforms=("linux/amd64",),
-        base=config.builder.bases["3.11"],
-    )
-
-
-async def build(config: OperatorConfig, spec: ModelImageSpec) -> BuiltImage:
-    async with Builder(config) as builder:
-        return await builder.build(spec, lambda *_: None)
-
-
 @pytest.fixture(scope="session")
-def first(
-    mlflow: Any, configuration: OperatorConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[ModelImageSpec, BuiltImage]:
-    """A first release, built into an empty registry."""
-    models = release(mlflow, tmp_path_factory.mktemp("models"), "one")
-    spec = spec_of(models, configuration, "employment")
-    return spec, asyncio.run(build(configuration, spec))
+def unpacked(
+    first: tuple[ModelImageSpec, BuiltImage],
+    unpack: Unpack,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The first release's files, as a pod has them."""
+    folder = tmp_path_factory.mktemp("root")
+    folder.chmod(0o755)
+    asyncio.run(unpack(first[1].reference, folder))
+    return folder
 
 
 async def read_image(registry: Any, reference: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,21 +91,21 @@ async def test_the_image_has_its_layers_and_says_what_it_is(
         layer.get("annotations", {}).get("modelops.dev/content") for layer in manifest["layers"]
     ]
     assert titles[-3:] == [
-        "model employment_predictor version 1",
-        "model employment_drift version 1",
-        "model employment_outlier version 1",
+        "model release_predictor version 1",
+        "model release_drift version 1",
+        "model release_outlier version 1",
     ]
     assert len(titles) < 64
     assert len(config["rootfs"]["diff_ids"]) == len(titles)
     assert config["config"]["User"] == "65532"
     assert config["config"]["Entrypoint"][0] == "/opt/venv/bin/bentoml"
     labels = config["config"]["Labels"]
-    assert labels["modelops.dev/predictor"] == "employment_predictor/1"
+    assert labels["modelops.dev/predictor"] == "release_predictor/1"
     assert labels["org.opencontainers.image.version"] == "1"
     expected = read_bundle(bundle, "0.1.0").lock(Target("3.11", "linux/amd64")).digest
     assert built.lock == labels["modelops.dev/lock"] == expected
     assert built.reference == f"{spec.repository}@{built.digest}"
-    assert built.pushed > 10_000_000
+    assert built.pushed + built.reused > 10_000_000
 
 
 async def test_documents_are_attached_when_asked_for(
@@ -230,39 +190,23 @@ async def test_without_its_key_an_image_gets_no_tag(
     assert [path.name for path in tags.iterdir() if not path.name.startswith("environment-")] == []
 
 
-async def test_models_with_our_flavor_bring_its_files_and_no_others(
-    first: tuple[ModelImageSpec, BuiltImage], unpack: Unpack, tmp_path: Path
-) -> None:
-    await unpack(first[1].reference, tmp_path)
+async def test_models_with_our_flavor_bring_its_files_and_no_others(unpacked: Path) -> None:
     for role, files in FILES.items():
-        folder = tmp_path / "opt/bento/src/models" / role
+        folder = unpacked / "opt/bento/src/models" / role
         found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
         wanted = {f"modelops/{name}" for name in files}
         assert wanted | {"modelops/flavor.json"} == found
         assert (folder / "MLmodel").is_file()
-    assert (tmp_path / "opt/bento/bento.yaml").is_file()
-    assert not (tmp_path / SITE / "lightgbm").exists()
-    python = tmp_path / "opt/venv/bin/python3"
+    assert (unpacked / "opt/bento/bento.yaml").is_file()
+    assert not (unpacked / SITE / "lightgbm").exists()
+    python = unpacked / "opt/venv/bin/python3"
     assert python.readlink() == Path("/usr/bin/python3.11")
 
 
-NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="laying the image over /opt takes root")
-NEEDS_PYTHON = pytest.mark.skipif(
-    not Path("/usr/bin/python3.11").exists(), reason="the base image's Python is not here"
-)
-
-
 @NEEDS_ROOT
-@NEEDS_PYTHON
-async def test_the_libraries_run_where_the_image_puts_them(
-    first: tuple[ModelImageSpec, BuiltImage], unpack: Unpack, tmp_path: Path
-) -> None:
-    await unpack(first[1].reference, tmp_path)
+async def test_the_libraries_run_where_the_image_puts_them(unpacked: Path) -> None:
     program = "import bentoml, treelite, modelops_runtime as m; print(m.__cached__)"
-    command = (
-        f"mount --rbind {tmp_path}/opt /opt && exec env -i /opt/venv/bin/python3 -Bc '{program}'"
-    )
-    found = await run("unshare", "-m", "sh", "-c", command)
+    found = await run(*in_image(unpacked, (), ["/opt/venv/bin/python3", "-Bc", program]))
     assert found.returncode == 0, found.stderr
     assert found.stdout == f"/{SITE}/modelops_runtime/__pycache__/__init__.cpython-311.pyc\n"
 
@@ -284,6 +228,7 @@ async def test_a_new_version_sends_little_and_asks_little(
         seconds = time.monotonic() - begun
         site = await builder._opened()
         registry = await site.connections.registry(configuration.registry.host)
+        assert isinstance(registry, Registry)
         requests = registry.requests
     record_property("new version, seconds", round(seconds, 3))
     record_property("new version, requests", requests)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from modelops_operator.adapters.oci import INDEX, Blob, sha256
 from modelops_operator.adapters.registry_credentials import basic
@@ -63,7 +62,7 @@ async def test_attached_documents_are_listed_under_a_tag(
     running = request.getfixturevalue(name)
     subject = Subject(digest=sha256(os.urandom(9)), size=9)
     async with running.connect() as client:
-        assert not await client.serves_referrers("t/attached", subject.digest)
+        assert await client.referrers("t/attached", subject.digest) is None
         repository = Repository(client, "t/attached")
         attached = {
             await attach(repository, subject, BILL, {"a": 1}): BILL,
@@ -89,10 +88,8 @@ async def test_attached_documents_are_found_by_the_referrers_api(referrers: Any)
             digest: (await client.manifest("t/attached", digest)).parsed()["artifactType"]
             for digest in attached
         }
-    url = f"http://{referrers.host}/v2/t/attached/referrers/{subject.digest}"
-    async with httpx.AsyncClient() as plain:
-        answer = await plain.get(url)
-    assert {each["digest"] for each in answer.json()["manifests"]} == attached.keys()
+        listed = await client.referrers("t/attached", subject.digest)
+    assert {each["digest"] for each in listed} == attached.keys()
     assert types == attached
 
 

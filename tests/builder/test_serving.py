@@ -1,11 +1,14 @@
-"""The proof of an image: trained models, built, pulled, laid where they belong, and asked."""
+"""The proof of an image: built of trained models, pulled, unpacked, entered, and asked."""
 
+import asyncio
+import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,89 @@ from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
 from modelops_operator.builder.build import Builder
 
+from tests.builder.conftest import RunningMlflow, Unpack
+from tests.builder.entering import NEEDS_ROOT, in_image
+from tests.registries.servers import RunningRegistry
+
 pytestmark = [
     pytest.mark.contract,
-    pytest.mark.anyio,
     # MLflow 3.17 compares a column index with a range when it saves an input example.
     pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="laying the image over /opt takes root"),
-    pytest.mark.skipif(
-        not Path("/usr/bin/python3.11").exists(), reason="the base image's Python is not here"
-    ),
+    NEEDS_ROOT,
 ]
+ROWS = [{"age": 30, "sex": "F"}, {"age": 80, "sex": "M"}]
+STORE = "/tmp/store"
+BENTOML = """
+import sys
+from bentoml_cli.cli import cli
+
+for line in sys.argv[1:]:
+    cli.main(line.split(), standalone_mode=False)
+"""
+"""Runs several commands of BentoML's in one process: it is their imports that take time."""
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """An image's files, and what its configuration says of starting it."""
+
+    root: Path
+    environment: Sequence[str]
+    entrypoint: Sequence[str]
+
+    def run(self, *command: str, **variables: str) -> str:
+        """Run a program in it and give its output."""
+        settings = [*self.environment, *written(variables)]
+        done = subprocess.run(
+            in_image(self.root, settings, command), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def serving(self, command: Sequence[str], **variables: str) -> Iterator[httpx.Client]:
+        """Run a server in it; give a client of it once it is ready."""
+        from tests.mlflow_server import free_port
+
+        port = str(free_port())
+        settings = [*self.environment, "MODELOPS_DEPLOYMENT=test/small", *written(variables)]
+        arguments = [port if part == "3000" else part for part in command]
+        log = self.root / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                in_image(self.root, settings, arguments),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                wait_until_ready(client, process, log)
+                yield client
+        finally:
+            process.terminate()  # the first process alone, as a kubelet does
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise
+
+
+def written(variables: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in variables.items()]
+
+
+def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if client.get("/readyz").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
 
 
 def trained_models(tracking_uri: str) -> tuple[ImageModel, ...]:
@@ -53,53 +129,14 @@ def trained_models(tracking_uri: str) -> tuple[ImageModel, ...]:
     )
 
 
-@contextmanager
-def serving(rootfs: Path, environment: list[str], command: list[str], port: int) -> Iterator[str]:
-    """Run the image's own command with its files over /opt, in a mount namespace of its own."""
-    settings = [f"'{line}'" for line in [*environment, "MODELOPS_DEPLOYMENT=test/small"]]
-    arguments = [str(port) if part == "3000" else part for part in command]
-    line = f"mount --rbind {rootfs}/opt /opt && exec env -i {' '.join([*settings, *arguments])}"
-    log = rootfs / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", line],
-            cwd="/tmp",
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if httpx.get(f"{url}/readyz").is_success:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        else:
-            raise AssertionError(log.read_text())
-        yield url
-    finally:
-        process.terminate()  # the first process alone, as a kubelet does
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-
-
-async def test_the_image_serves_what_was_trained(
-    mlflow: Any,
+@pytest.fixture(scope="module")
+def image(
+    mlflow: RunningMlflow,
     configuration: OperatorConfig,
-    unpack: Callable[[str, Path], Awaitable[None]],
-    registry: Any,
-    tmp_path: Path,
-) -> None:
-    from tests.mlflow_server import free_port
-
+    unpack: Unpack,
+    registry: RunningRegistry,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Unpacked:
     spec = ModelImageSpec(
         models=trained_models(mlflow.uri),
         tracking_uri=mlflow.uri,
@@ -109,18 +146,50 @@ async def test_the_image_serves_what_was_trained(
         platforms=("linux/amd64",),
         base=configuration.builder.bases["3.11"],
     )
-    async with Builder(configuration) as builder:
-        built = await builder.build(spec, lambda *_: None)
-    await unpack(built.reference, tmp_path)
-    async with registry.connect() as client:
-        manifest = await client.manifest("modelops/small", built.digest)
-        blob = await client.blob("modelops/small", manifest.parsed()["config"]["digest"])
-    config = httpx.Response(200, content=blob).json()["config"]
-    rows = [{"age": 30, "sex": "F"}, {"age": 80, "sex": "M"}]
-    with serving(tmp_path, config["Env"], config["Entrypoint"], free_port()) as url:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            answer = await client.post("/predict", json=rows)
-            page = await client.get("/")
+    root = tmp_path_factory.mktemp("root")
+    root.chmod(0o755)
+
+    async def make() -> Any:
+        async with Builder(configuration) as builder:
+            built = await builder.build(spec, lambda *_: None)
+        await unpack(built.reference, root)
+        async with registry.connect() as client:
+            manifest = await client.manifest("modelops/small", built.digest)
+            assert manifest is not None
+            digest = manifest.parsed()["config"]["digest"]
+            return json.loads(await client.blob("modelops/small", digest))["config"]
+
+    config = asyncio.run(make())
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # as kubelets write it
+    return Unpacked(root, config["Env"], config["Entrypoint"])
+
+
+def test_the_image_serves_what_was_trained(image: Unpacked) -> None:
+    with image.serving(image.entrypoint) as client:
+        answer = client.post("/predict", json=ROWS)
+        page = client.get("/")
     assert answer.status_code == 200, answer.text
     assert "predictions" in answer.text
     assert page.status_code == 200
+
+
+def test_bentoml_s_own_tools_take_the_bento(image: Unpacked) -> None:
+    python = "/opt/venv/bin/python3"
+    # The command imports archives only.
+    image.run(
+        *(python, "-c", "import bentoml; bentoml.import_bento('/opt/bento', 'folder')"),
+        BENTOML_HOME=STORE,
+    )
+    listed = image.run(python, "-c", BENTOML, "list -o json", BENTOML_HOME=STORE)
+    (bento,) = json.loads(listed[listed.index("[") :])
+    image.run(
+        *(python, "-c", BENTOML, f"get {bento['tag']}"),
+        *(f"export {bento['tag']} /tmp/exported.bento", f"delete -y {bento['tag']}"),
+        "import /tmp/exported.bento",
+        BENTOML_HOME=STORE,
+    )
+    command = ["/opt/venv/bin/bentoml", "serve", bento["tag"], "--port", "3000"]
+    with image.serving(image.entrypoint) as client:
+        answers = client.post("/predict", json=ROWS).json()
+    with image.serving(command, BENTOML_HOME=STORE) as client:
+        assert client.post("/predict", json=ROWS).json() == answers

@@ -29,15 +29,6 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a real MLflow server."""
-    from tests.mlflow_server import running_mlflow
-
-    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as address:
-        yield address
-
-
-@pytest.fixture(scope="session")
 def system(apiserver: Path) -> Path:
     """The API server, which has the operator's namespace."""
     return apiserver

@@ -1,7 +1,6 @@
-"""Trains once for all tests of training; starts a real MLflow server for those that register."""
+"""Trains once for all tests of training."""
 
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -61,9 +60,6 @@ def small(mixed: pd.DataFrame) -> Trained:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tracking_uri: str) -> str:
     """Address of a real MLflow server."""
-    from tests.mlflow_server import running_mlflow
-
-    with running_mlflow(tmp_path_factory.mktemp("mlflow")) as address:
-        yield address
+    return tracking_uri

@@ -97,16 +97,22 @@ class Cluster:
         self.client = client
 
     @classmethod
-    async def connect(cls) -> "Cluster":
-        """Connect as the pod's service account, or as the kubeconfig says. Raises ApiError."""
+    async def connect(cls, context: str | None = None) -> "Cluster":
+        """Connect as the pod's service account, or as the kubeconfig says.
+
+        A `context` is always the kubeconfig's. Raises ApiError.
+        """
         configuration = Configuration()
-        with suppress(config.ConfigException):
-            config.load_incluster_config(client_configuration=configuration)
-            return cls(ApiClient(configuration))
+        if context is None:
+            with suppress(config.ConfigException):
+                config.load_incluster_config(client_configuration=configuration)
+                return cls(ApiClient(configuration))
         try:
             # The library reads the variable when it is imported, and never again.
             path = os.environ.get("KUBECONFIG")
-            await config.load_kube_config(config_file=path, client_configuration=configuration)
+            await config.load_kube_config(
+                config_file=path, context=context, client_configuration=configuration
+            )
         except config.ConfigException as error:
             told = f"no cluster to connect to ({error}): run in a pod, or set KUBECONFIG"
             raise ApiError(0, told) from error

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ CHUNK: Final = 16 * 1024 * 1024
 """Bytes per PATCH: Azure refuses bodies above about 20 MB."""
 LARGEST_DOCUMENT: Final = 8 * 1024 * 1024
 """Bytes of a manifest or an image configuration that are read into memory."""
+_PAGE: Final = 1000
+"""Names in one answer of a list."""
 CONCURRENCY: Final = 8
 """Blobs under way at the same time."""
 MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -122,6 +124,7 @@ class _Request:
     method: str
     url: str
     repository: str
+    """Empty for what is asked of the registry as a whole."""
     reads: str | None = None
     """A second repository that the request reads from."""
     content: bytes | None = None
@@ -133,6 +136,8 @@ class _Request:
     def scopes(self) -> Scopes:
         """Give the rights that it needs, as tokens are asked for."""
         pulls = self.method in {"GET", "HEAD"} and "/blobs/uploads/" not in self.url
+        if not self.repository:
+            return ("registry:catalog:*",)
         actions = "delete" if self.method == "DELETE" else "pull" if pulls else "pull,push"
         scopes = (f"repository:{self.repository}:{actions}",)
         return (*scopes, f"repository:{self.reads}:pull") if self.reads else scopes
@@ -201,11 +206,22 @@ class Registry:
         response = await self._ask("HEAD", url, repository, headers={"accept": _ACCEPTED})
         return self._found(response, f"look for {repository}:{version}")
 
-    async def serves_referrers(self, repository: str, digest: str) -> bool:
-        """Tell whether the registry finds by itself what names a manifest as its subject."""
+    async def referrers(self, repository: str, digest: str) -> Sequence[Mapping[str, Any]] | None:
+        """Give descriptors of what names a manifest as its subject.
+
+        None when the registry does not find such by itself.
+        """
         url = self._url(repository, f"referrers/{digest}")
         response = await self._ask("GET", url, repository)
-        return self._found(response, f"look for what refers to {repository}@{digest}")
+        if not self._found(response, f"look for what refers to {repository}@{digest}"):
+            return None
+        try:
+            found: Sequence[Mapping[str, Any]] = response.json()["manifests"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._errors.fault(
+                f"what refers to {repository}@{digest} cannot be understood ({error!r})"
+            ) from error
+        return found
 
     async def manifest(self, repository: str, version: str) -> Manifest | None:
         """Read a manifest by tag or digest; None when the repository does not have it."""
@@ -257,6 +273,32 @@ class Registry:
             file.truncate()
         if f"sha256:{hasher.hexdigest()}" != digest:
             raise self._errors.damaged(f"{repository}@{digest}: the registry sent other content")
+
+    async def repositories(self) -> Sequence[str]:
+        """List the repositories that we may see."""
+        url = f"{self._origin}/v2/_catalog?n={_PAGE}"
+        return await self._pages(url, "", "repositories", "list the repositories")
+
+    async def tags(self, repository: str) -> Sequence[str]:
+        """List a repository's tags; none where there is no such repository."""
+        url = self._url(repository, f"tags/list?n={_PAGE}")
+        return await self._pages(url, repository, "tags", f"list the tags of {repository}")
+
+    async def _pages(self, url: str, repository: str, field_name: str, what: str) -> Sequence[str]:
+        found: list[str] = []
+        following: str | None = url
+        while following:
+            response = await self._ask("GET", following, repository)
+            if not self._found(response, what):
+                break
+            try:
+                # A repository that has no tags any more has null.
+                found += response.json()[field_name] or ()
+            except (ValueError, LookupError, TypeError) as error:
+                raise self._errors.fault(f"{what}: not understood ({error!r})") from error
+            link = response.links.get("next", {}).get("url")
+            following = urljoin(str(response.request.url), link) if link else None
+        return found
 
     # --- what is made ------------------------------------------------------------------------
 
@@ -323,6 +365,13 @@ class Registry:
             if not locked or await self._digest(repository, version) != digest:
                 raise error
         return digest
+
+    async def delete_manifest(self, repository: str, digest: str) -> None:
+        """Delete a manifest with all of its tags; that it is gone already is no error."""
+        response = await self._ask(
+            "DELETE", self._url(repository, f"manifests/{digest}"), repository
+        )
+        self._found(response, f"delete {repository}@{digest}")
 
     async def _digest(self, repository: str, version: str) -> str | None:
         manifest = await self.manifest(repository, version)

@@ -12,6 +12,7 @@ from typing import Final, Self
 import httpx
 from modelops_runtime import bento
 
+from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Blob, sha256
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import OperatorConfig
@@ -65,11 +66,13 @@ class Builder:
     """Builds images of models; several builds may run at the same time.
 
     Its connections are opened with the first build and kept, so `close` it (or use it as an
-    asynchronous context manager). What it has built it remembers in the registry alone.
+    asynchronous context manager). What it has built it remembers in the registry alone, or in the
+    `store` that takes the place of the configured registry.
     """
 
-    def __init__(self, config: OperatorConfig) -> None:
+    def __init__(self, config: OperatorConfig, store: ImageStore | None = None) -> None:
         self._config = config
+        self._store = store
         self._opening = asyncio.Lock()
         self._connections: AbstractAsyncContextManager[Connections] | None = None
         self._site: _Site | None = None
@@ -117,10 +120,12 @@ class Builder:
         async with self._opening:
             if self._site is None:
                 config = self._config
-                self._connections = connected(config.registry, config.builder.ca_bundle)
+                self._connections = connected(
+                    config.registry, config.builder.ca_bundle, self._store
+                )
                 connections = await self._connections.__aenter__()
-                registry = await connections.registry(config.registry.host)
-                cache = Repository(registry, f"{config.registry.prefix}/cache".lstrip("/"))
+                store = self._store or await connections.registry(config.registry.host)
+                cache = Repository(store, f"{config.registry.prefix}/cache".lstrip("/"))
                 self._site = _Site(
                     config,
                     connections,
@@ -182,7 +187,7 @@ class _Build:
 
     async def _repository(self) -> Repository:
         host, _, name = self._spec.repository.partition("/")
-        return Repository(await self._site.connections.registry(host), name)
+        return Repository(await self._site.connections.store(host), name)
 
     def _target(self) -> Target:
         if len(self._spec.platforms) != 1:

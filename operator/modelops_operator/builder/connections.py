@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.adapters.registries import Registries, http_client
 from modelops_operator.api.config import RegistryConfig
@@ -21,11 +22,18 @@ class Connections:
     registries: Registries
     ca_bundle: Path | None
     _stack: AsyncExitStack
+    _store: ImageStore | None = None
 
     @property
     def config(self) -> RegistryConfig:
         """Give the configuration of our own registry."""
         return self.registries.config
+
+    async def store(self, host: str) -> ImageStore:
+        """Give the place for images that a host stands for. Raises BuildError as `registry`."""
+        if self._store is not None and self._store.host == host:
+            return self._store
+        return await self.registry(host)
 
     async def registry(self, host: str) -> Registry:
         """Give the connection to an image registry. Raises RegistryError."""
@@ -34,7 +42,7 @@ class Connections:
     async def base(self, reference: str) -> Base:
         """Give a base image by its address."""
         parsed = Reference.parse(reference)
-        return Base(await self.registry(parsed.host), parsed)
+        return Base(await self.store(parsed.host), parsed)
 
     async def index(self) -> httpx.AsyncClient:
         """Give a client for the package index's files.
@@ -47,8 +55,13 @@ class Connections:
 
 
 @asynccontextmanager
-async def connected(config: RegistryConfig, ca_bundle: Path | None) -> AsyncIterator[Connections]:
-    """Open connections as they are asked for, and close them at the end."""
+async def connected(
+    config: RegistryConfig, ca_bundle: Path | None, store: ImageStore | None = None
+) -> AsyncIterator[Connections]:
+    """Open connections as they are asked for, and close them at the end.
+
+    `store` takes the place of the registry of its host.
+    """
     async with AsyncExitStack() as stack:
         registries = await stack.enter_async_context(Registries(config, ca_bundle))
-        yield Connections(registries, ca_bundle, stack)
+        yield Connections(registries, ca_bundle, stack, store)

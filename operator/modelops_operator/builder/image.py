@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from modelops_operator.adapters.oci import INDEX, MANIFEST, Blob, Reference, Registry
+from modelops_operator.adapters.image_store import ImageStore
+from modelops_operator.adapters.oci import INDEX, MANIFEST, Blob, Reference
 from modelops_operator.api.reasons import Reason
 from modelops_operator.builder.failures import BuildError, broken
 from modelops_operator.builder.layers import Layer
@@ -101,7 +102,7 @@ def canonical(tree: Any) -> bytes:
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-async def read_image(registry: Registry, repository: str, manifest: bytes) -> Image:
+async def read_image(registry: ImageStore, repository: str, manifest: bytes) -> Image:
     """Read an image's configuration to go with its manifest."""
     parsed = json.loads(manifest)
     config = json.loads(await registry.blob(repository, parsed["config"]["digest"]))
@@ -117,7 +118,7 @@ async def read_image(registry: Registry, repository: str, manifest: bytes) -> Im
 class Repository:
     """A repository and how to reach it."""
 
-    registry: Registry
+    registry: ImageStore
     name: str
 
 
@@ -125,7 +126,7 @@ class Repository:
 class Base:
     """A base image and how to reach it."""
 
-    registry: Registry
+    registry: ImageStore
     reference: Reference
 
     @property

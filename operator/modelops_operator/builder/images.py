@@ -77,6 +77,13 @@ def collect(workspace: Path, folder: Path) -> Sources:
     )
 
 
+def write_workspace_bundle(workspace: Path, folder: Path) -> Path:
+    """Make the runtime bundle of a checkout; give its folder. Raises BuildError."""
+    with tempfile.TemporaryDirectory(prefix="modelops-wheels-") as wheels:
+        sources = collect(workspace, Path(wheels))
+        return write_bundle(folder, sources.version, sources.runtime, sources.runtime_lock)
+
+
 def _export(workspace: Path, package: str, *extra: str) -> bytes:
     return _uv(
         workspace,

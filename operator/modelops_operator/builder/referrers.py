@@ -4,6 +4,7 @@ A registry with the referrers API finds them by itself. For others there is the 
 specification gives: an index under the digest of the image.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,7 +25,7 @@ class Subject:
     @property
     def tag(self) -> str:
         """Give the tag of its index where the registry has no referrers API."""
-        return self.digest.replace(":", "-")
+        return index_tag(self.digest)
 
 
 async def attach(
@@ -48,10 +49,37 @@ async def attach(
     )
     stored = Blob.of(manifest)
     await registry.put_manifest(name, stored.digest, manifest)
-    if not await registry.serves_referrers(name, subject.digest):
+    if await registry.referrers(name, subject.digest) is None:
         descriptor = {"mediaType": MANIFEST, "digest": stored.digest, "size": stored.size}
         await _list(repository, subject, descriptor | {"artifactType": media_type})
     return stored.digest
+
+
+async def attached(repository: Repository, digest: str) -> Mapping[str, Mapping[str, Any]]:
+    """Read the documents (JSON trees) attached to an image, by their media type.
+
+    Raises RegistryError.
+    """
+    registry, name = repository.registry, repository.name
+    listed = await registry.referrers(name, digest)
+    if listed is None:
+        index = await registry.manifest(name, index_tag(digest))
+        listed = index.parsed()["manifests"] if index else ()
+    documents = {}
+    for entry in listed:
+        manifest = await registry.manifest(name, entry["digest"])
+        if manifest is None:
+            continue
+        for layer in manifest.parsed().get("layers", ()):
+            if layer["mediaType"].endswith("+json"):
+                content = await registry.blob(name, layer["digest"])
+                documents[layer["mediaType"]] = json.loads(content)
+    return documents
+
+
+def index_tag(digest: str) -> str:
+    """Give the tag of a manifest's index where the registry has no referrers API."""
+    return digest.replace(":", "-")
 
 
 async def _list(repository: Repository, subject: Subject, descriptor: Mapping[str, Any]) -> None:

@@ -1,0 +1,147 @@
+"""Finds the images in a registry that nobody needs any more, and deletes them.
+
+Ours are images whose configuration has our labels, and the environments and layers that builds
+remember; what anything else made is not touched, nor are locks, by which the same models give the
+same image a year later. Blobs are freed by the registry itself, as each does in its own way.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from modelops_operator.adapters.oci import INDEX, Registry
+from modelops_operator.adapters.registry_errors import RegistryError
+from modelops_operator.api.facts import Role
+from modelops_operator.builder.image import RECIPE
+from modelops_operator.builder.referrers import index_tag
+
+_PREDICTOR: Final = f"modelops.dev/{Role.PREDICTOR}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A manifest of ours."""
+
+    repository: str
+    digest: str
+    tags: tuple[str, ...]
+    model: str
+    """Name of the predictor; empty for what builds remember."""
+    version: str
+    layers: frozenset[str]
+    """Digests."""
+    size: int
+    """Bytes of its layers, which others may share."""
+
+    @property
+    def is_image(self) -> bool:
+        """Tell an image from what builds remember."""
+        return bool(self.model)
+
+
+async def survey(registry: Registry, prefix: str) -> Sequence[Stored]:
+    """List what is ours in the repositories under a path. Raises RegistryError."""
+    found: list[Stored] = []
+    for repository in await registry.repositories():
+        if prefix and not repository.startswith(f"{prefix}/"):
+            continue
+        tagged: dict[str, list[str]] = {}
+        manifests: dict[str, Mapping[str, Any]] = {}
+        for tag in await registry.tags(repository):
+            manifest = await registry.manifest(repository, tag)
+            if manifest is not None and manifest.media_type != INDEX:
+                tagged.setdefault(manifest.digest, []).append(tag)
+                manifests[manifest.digest] = manifest.parsed()
+        for digest, parsed in manifests.items():
+            labels = await _labels(registry, repository, parsed)
+            if _PREDICTOR not in labels and RECIPE not in parsed.get("annotations", {}):
+                continue
+            model, _, version = labels.get(_PREDICTOR, "").rpartition("/")
+            found.append(
+                Stored(
+                    repository=repository,
+                    digest=digest,
+                    tags=tuple(sorted(tagged[digest])),
+                    model=model,
+                    version=version,
+                    layers=frozenset(layer["digest"] for layer in parsed["layers"]),
+                    size=sum(layer["size"] for layer in parsed["layers"]),
+                )
+            )
+    return found
+
+
+async def _labels(
+    registry: Registry, repository: str, manifest: Mapping[str, Any]
+) -> Mapping[str, str]:
+    annotations: Mapping[str, str] = manifest.get("annotations", {})
+    if RECIPE in annotations or _PREDICTOR not in annotations:
+        return {}  # Images have their labels as annotations too: nothing else need be read.
+    config = json.loads(await registry.blob(repository, manifest["config"]["digest"]))
+    labels: Mapping[str, str] = (config.get("config") or {}).get("Labels") or {}
+    return labels
+
+
+def unneeded(stored: Iterable[Stored], used: Collection[str], keep: int) -> Sequence[Stored]:
+    """Choose what may go: what is not among the digests `used`, nor of a model's last versions.
+
+    The `keep` highest versions of each model stay, and with each image that stays what builds
+    remember of its layers.
+    """
+    everything = list(stored)
+    images = [one for one in everything if one.is_image]
+    versions: dict[tuple[str, str], set[int]] = {}
+    for image in images:
+        versions.setdefault((image.repository, image.model), set()).add(_number(image))
+    newest = {
+        model: set(sorted(found)[-keep:] if keep else ()) for model, found in versions.items()
+    }
+    kept = [
+        image
+        for image in images
+        if image.digest in used or _number(image) in newest[image.repository, image.model]
+    ]
+    layers = frozenset(layer for image in kept for layer in image.layers)
+    return [
+        one for one in everything if (one not in kept if one.is_image else not one.layers <= layers)
+    ]
+
+
+def _number(image: Stored) -> int:
+    """Give the version as a number; MLflow has no others, so anything else is the oldest."""
+    return int(image.version) if image.version.isdecimal() else -1
+
+
+async def delete(registry: Registry, doomed: Stored) -> None:
+    """Delete a manifest, its tags, and what is attached to it. Raises RegistryError.
+
+    The attachments go first: cut short, it is found again and finished.
+    """
+    repository = doomed.repository
+    tag = index_tag(doomed.digest)
+    if doomed.is_image:
+        attached = await registry.referrers(repository, doomed.digest)
+        index = await registry.manifest(repository, tag)
+        if attached is None and index is not None:
+            attached = index.parsed().get("manifests", ())
+        for descriptor in attached or ():
+            await registry.delete_manifest(repository, descriptor["digest"])
+        for name in (tag, f"{tag}.sig", f"{tag}.att", f"{tag}.sbom"):  # as cosign names them
+            manifest = await registry.manifest(repository, name)
+            if manifest is not None:
+                await registry.delete_manifest(repository, manifest.digest)
+    await registry.delete_manifest(repository, doomed.digest)
+
+
+async def delete_all(registry: Registry, doomed: Iterable[Stored]) -> Mapping[str, RegistryError]:
+    """Delete what may go; give by reference what the registry did not delete, and why."""
+    refused = {}
+    for one in doomed:
+        try:
+            await delete(registry, one)
+        except RegistryError as error:
+            if not error.failure.permanent:
+                raise
+            refused[f"{registry.host}/{one.repository}@{one.digest}"] = error
+    return refused

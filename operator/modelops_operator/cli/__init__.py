@@ -1,0 +1,1 @@
+"""`modelops`: what the operator does, at a desk and in pipelines."""

@@ -1,0 +1,376 @@
+"""The command `modelops`."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from modelops_operator.adapters.mlflow import ModelRegistryError
+from modelops_operator.adapters.oci import Reference, Registry
+from modelops_operator.adapters.registry_errors import RegistryError
+from modelops_operator.api.config import ConfigError, OperatorConfig, RegistryConfig, load
+from modelops_operator.api.resources import validation_message
+from modelops_operator.builder import garbage
+from modelops_operator.builder.connections import connected
+from modelops_operator.builder.failures import BuildError, first_failure
+from modelops_operator.cli import building
+from modelops_operator.cli.inspecting import Description, InspectError, describe
+from modelops_operator.cli.pruning import UsersUnknownError, usage
+
+T = TypeVar("T")
+DOCKER_CONFIG: Final = Path.home() / ".docker" / "config.json"
+_MEGABYTE: Final = 1e6
+_WIDTH: Final = 90
+_stderr: Final = Console(stderr=True)
+
+INSECURE: Final = click.option(
+    "--insecure", is_flag=True, help="Speak plain http with the registry."
+)
+CREDENTIALS: Final = click.option(
+    "--docker-config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=DOCKER_CONFIG if DOCKER_CONFIG.is_file() else None,
+    help="config.json with credentials; by default that of `docker login`.",
+)
+AUTHORITIES: Final = click.option(
+    "--ca-bundle",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SSL_CERT_FILE",
+    help="Certificates (PEM) to trust instead of the system's.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Build and look at images of registered models, as the operator does."""
+
+
+@main.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="[ROLE=]NAME@ALIAS",
+    help="A registered model, by alias or as NAME/VERSION; once for each. What it is for "
+    "(predictor, drift, outlier) is read from the model unless said.",
+)
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", required=True, metavar="URI")
+@click.option("--push", metavar="REF", default="", help="HOST/REPOSITORY[:TAG] to push it to.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write it there as an OCI image layout instead.",
+)
+@click.option(
+    "--base",
+    envvar="BASE_IMAGE",
+    metavar="REF",
+    default="",
+    help="Image with Python in /usr/bin; by default the configuration's.",
+)
+@click.option("--python", help="Its minor version; by default 3.11.")
+@click.option("--platform", help="By default linux/amd64.")
+@INSECURE
+@CREDENTIALS
+@click.option(
+    "--index-url",
+    "index_urls",
+    multiple=True,
+    envvar="UV_DEFAULT_INDEX",
+    metavar="URL",
+    help="Package index; several, the first one first. By default PyPI.",
+)
+@AUTHORITIES
+@click.option(
+    "--runtime-bundle",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder with the serving runtime; by default of the builder's image, or this checkout.",
+)
+@click.option("--attest", is_flag=True, help="Attach a bill of materials and the provenance.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The operator's configuration, for what no option says.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary for programs.")
+def build(**options: Any) -> None:
+    """Build one image of registered models, without a daemon and without a cluster."""
+    push, output = options["push"], options["output"]
+    if bool(push) == bool(output):
+        raise click.UsageError("say either --push REF or --output DIR")
+    try:
+        arguments = [building.ModelArgument.parse(text) for text in options["models"]]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--model") from error
+    outcome = _run(_build(options, arguments))
+    if options["as_json"]:
+        built = outcome.built
+        summary = {
+            "reference": outcome.reference,
+            "digest": built.digest,
+            "lock": built.lock,
+            "layers": [{"content": content, "size": size} for content, size in outcome.layers],
+            "pushed": built.pushed,
+            "reused": built.reused,
+            "seconds": round(outcome.seconds, 2),
+        }
+        click.echo(json.dumps(summary, indent=2))
+        return
+    _show_layers(outcome.layers)
+    click.echo(
+        f"{_size(sum(size for _, size in outcome.layers))} in {len(outcome.layers)} layers: "
+        f"{_size(outcome.built.pushed)} new, {_size(outcome.built.reused)} reused; "
+        f"{outcome.seconds:.1f} s"
+    )
+    click.echo(f"{outcome.reference}\n{outcome.built.digest}")
+
+
+async def _build(
+    options: dict[str, Any], arguments: Sequence[building.ModelArgument]
+) -> building.Outcome:
+    place, tag = _parts(options["push"])
+    cache = building.cache_folder()
+    config = _config(options, place)
+    bundle = building.runtime_bundle(config.builder.runtime_bundle, cache / "runtime")
+    base = await building.by_digest(config, _base(options, config))
+    builder = config.builder.model_copy(
+        update={"bases": {config.builder.python: base}, "runtime_bundle": bundle}
+    )
+    order = building.Order(
+        config=config.model_copy(update={"builder": builder}),
+        models=await building.resolve(arguments, config.mlflow.tracking_uri),
+        push=place,
+        tag=tag,
+        output=options["output"] or Path(),
+        cache=cache / "images",
+    )
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_stderr, transient=True) as progress:
+        task = progress.add_task("Starting", total=None)
+
+        def report(step: str, pushed: int) -> None:
+            progress.update(task, description=step, completed=pushed)
+
+        return await building.build(order, report)
+
+
+def _parts(push: str) -> tuple[str, str]:
+    """Take HOST/REPOSITORY[:TAG] apart: the place and the tag."""
+    head, slash, last = push.rpartition("/")
+    name, _, tag = last.partition(":")
+    return f"{head}{slash}{name}", tag
+
+
+def _config(options: dict[str, Any], place: str) -> OperatorConfig:
+    """Complete the configuration by the options. Raises ConfigError, ValidationError."""
+    file = options["config_file"]
+    known = load(file).model_dump(mode="json", by_alias=True) if file else {}
+    host, _, repository = place.partition("/")
+    if not host and "registry" not in known:
+        # Nothing is pushed: the registry that is spoken to is the base image's.
+        host = options["base"].partition("/")[0] or building.FOLDER_HOST
+    registry = {
+        "host": host,
+        "prefix": repository.rpartition("/")[0],
+        "insecure": options["insecure"],
+        "dockerConfig": options["docker_config"],
+    }
+    builder = {
+        "python": options["python"],
+        "platforms": options["platform"] and [options["platform"]],
+        "indexUrls": options["index_urls"],
+        "caBundle": options["ca_bundle"],
+        "attest": options["attest"],
+        "runtimeBundle": options["runtime_bundle"],
+    }
+    return OperatorConfig.model_validate(
+        {
+            **known,
+            "mlflow": {**known.get("mlflow", {}), "trackingUri": options["tracking_uri"]},
+            "registry": {**known.get("registry", {}), **_said(registry)},
+            "builder": {**known.get("builder", {}), **_said(builder)},
+        }
+    )
+
+
+def _said(options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what nobody said."""
+    return {name: value for name, value in options.items() if value}
+
+
+def _base(options: dict[str, Any], config: OperatorConfig) -> str:
+    base: str = options["base"] or config.builder.bases.get(config.builder.python, "")
+    if not base:
+        raise click.UsageError(
+            "name the base image with --base REF, or a --config that has one in builder.bases"
+        )
+    return base
+
+
+@main.group()
+def image() -> None:
+    """Look at images."""
+
+
+@image.command()
+@click.argument("reference")
+@INSECURE
+@CREDENTIALS
+@AUTHORITIES
+@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
+def inspect(reference: str, **options: Any) -> None:
+    """Print the models, libraries and provenance of an image in a registry."""
+    try:
+        parsed = Reference.parse(reference)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="REFERENCE") from error
+    description = _run(_inspect(parsed, options))
+    if options["as_json"]:
+        click.echo(description.as_json())
+    else:
+        _show(description)
+
+
+async def _inspect(reference: Reference, options: dict[str, Any]) -> Description:
+    async with _registry(reference.host, options) as registry:
+        return await describe(registry, reference)
+
+
+@image.command()
+@click.option("--registry", "host", required=True, metavar="HOST")
+@click.option(
+    "--prefix", default="modelops", show_default=True, help="Repositories under this path."
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="How many of the newest versions of each model stay, used or not.",
+)
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    help="Context of a cluster that uses the registry, once for each: name all of them. By "
+    "default the current one.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@INSECURE
+@CREDENTIALS
+@AUTHORITIES
+def prune(**options: Any) -> None:
+    """Delete images that no cluster uses and that are not a model's last versions."""
+    _run(_prune(options))
+
+
+async def _prune(options: dict[str, Any]) -> None:
+    async with _registry(options["host"], options) as registry:
+        # First what there is, then who uses it: an image that comes meanwhile is not in the list.
+        stored = await garbage.survey(registry, options["prefix"])
+        used = await usage(options["contexts"] or (None,))
+        if used.building:
+            raise UsersUnknownError(
+                f"ModelImage {used.building[0]} is being built, and what it needs cannot be told "
+                "from what nobody needs: run this again when it is done"
+            )
+        doomed = garbage.unneeded(stored, used.digests, options["keep"])
+        for one in doomed:
+            what = f"{one.model}/{one.version}" if one.is_image else "kept for builds"
+            click.echo(f"{one.repository}:{one.tags[0]}  {what}  {_size(one.size)}")
+        images = sum(one.is_image for one in doomed)
+        click.echo(f"{images} images and {len(doomed) - images} remembered layers may go")
+        if options["dry_run"] or not doomed:
+            return
+        if not options["yes"]:
+            click.confirm("Delete them?", abort=True)
+        refused = await garbage.delete_all(registry, doomed)
+    for error in refused.values():
+        click.echo(f"not deleted: {error.failure.message}", err=True)
+    click.echo(f"{len(doomed) - len(refused)} deleted")
+    if refused:
+        raise click.ClickException(f"{len(refused)} could not be deleted, see above")
+
+
+@asynccontextmanager
+async def _registry(host: str, options: dict[str, Any]) -> AsyncIterator[Registry]:
+    """Open the connection to a registry that the options tell of."""
+    told = {
+        "host": host,
+        "insecure": options["insecure"],
+        "dockerConfig": options["docker_config"],
+    }
+    config = RegistryConfig.model_validate(told)
+    async with connected(config, options["ca_bundle"]) as connections:
+        yield await connections.registry(host)
+
+
+def _show(description: Description) -> None:
+    facts = {
+        "image": description.reference,
+        "digest": description.digest,
+        **{
+            role: f"{model}  {description.sources.get(model, '')}".rstrip()
+            for role, model in description.models.items()
+        },
+        "run": description.run,
+        "runtime": description.runtime,
+        "lock": description.lock,
+        "base": description.base,
+        "builder": description.builder or "not attested",
+    }
+    for name, value in facts.items():
+        click.echo(f"{name:<11}{value}")
+    _show_layers(description.layers)
+    if description.libraries:
+        click.echo(f"{len(description.libraries)} libraries: {', '.join(description.libraries)}")
+
+
+def _show_layers(layers: Sequence[tuple[str, int]]) -> None:
+    for content, size in layers:
+        short = content if len(content) <= _WIDTH else f"{content[: _WIDTH - 1]}…"
+        click.echo(f"{_size(size):>10}  {short}")
+
+
+def _size(count: int) -> str:
+    return f"{count / _MEGABYTE:.1f} MB"
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run it; what goes wrong is told in a sentence."""
+    try:
+        return asyncio.run(work)
+    except (ConfigError, InspectError, ModelRegistryError, UsersUnknownError) as error:
+        raise click.ClickException(str(error)) from error
+    except ValidationError as error:
+        raise click.ClickException(validation_message(error)) from error
+    except (BuildError, RegistryError, ExceptionGroup) as error:
+        raise click.ClickException(first_failure(error).failure.message) from error
+
+
+if __name__ == "__main__":
+    main()

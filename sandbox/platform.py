@@ -111,8 +111,8 @@ def package_index() -> dict[str, str | None]:
     }
 
 
-def build() -> None:
-    """Build and fetch all programs and the base image.
+def build(*, tests: bool = False) -> None:
+    """Build and fetch all programs and the base image; with `tests`, what only tests start too.
 
     Raises:
         SandboxError: this machine cannot build them; says why.
@@ -120,7 +120,7 @@ def build() -> None:
     debian.prepare()
     debian.registry_program()
     base_image.layer_file()
-    for module in toolchain.ALL:
+    for module in (*toolchain.ALL, *(toolchain.FOR_TESTS if tests else ())):
         toolchain.binaries(module)
 
 

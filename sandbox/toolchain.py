@@ -22,7 +22,7 @@ class Module:
 
     name: str
     programs: tuple[str, ...]
-    packages: str = "tool"
+    packages: tuple[str, ...] = ("tool",)
     tags: str = ""
     cgo: bool = False
     flags: str = ""
@@ -37,8 +37,8 @@ class Module:
     def key(self) -> str:
         """A hash of everything that decides what is built."""
         digest = hashlib.sha256(repr(self).encode())
-        for path in sorted(self.folder.iterdir()):
-            digest.update(path.name.encode() + path.read_bytes())
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            digest.update(path.relative_to(self.folder).as_posix().encode() + path.read_bytes())
         return digest.hexdigest()[:16]
 
 
@@ -73,8 +73,12 @@ NODE: Final = Module(
 RUNC: Final = Module("runc", ("runc",), tags="seccomp", cgo=True)
 COREDNS: Final = Module("coredns", ("coredns",))
 TOOLS: Final = Module("tools", ("helm", "kubeconform", "actionlint"))
-PAUSE: Final = Module("pause", ("pause",), packages=".")
+PAUSE: Final = Module("pause", ("pause",), packages=(".",))
 ALL: Final = (KUBE, NODE, RUNC, COREDNS, TOOLS, PAUSE)
+"""What a sandbox is made of."""
+OCI: Final = Module("oci", ("cosign", "distribution", "referrers"), packages=("tool", "./..."))
+FOR_TESTS: Final = (OCI,)
+"""What only tests start."""
 
 
 def folder_of(module: Module) -> Path:
@@ -125,7 +129,7 @@ def _build(module: Module, folder: Path) -> None:
     run(
         f"building the Go module {module.name}",
         *(str(go()), "build", "-trimpath", "-buildvcs=false", "-tags", module.tags),
-        *("-ldflags", linker, "-o", f"{folder}/", module.packages),
+        *("-ldflags", linker, "-o", f"{folder}/", *module.packages),
         folder=module.folder,
         environment={
             "GOTOOLCHAIN": "local",

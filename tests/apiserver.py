@@ -24,7 +24,8 @@ START = 60.0
 
 def program(name: str) -> Path:
     """Give the path of a program of the sandbox's, and build it if nobody did."""
-    module = next(module for module in toolchain.ALL if name in module.programs)
+    modules = (*toolchain.ALL, *toolchain.FOR_TESTS)
+    module = next(module for module in modules if name in module.programs)
     return toolchain.binaries(module) / name
 
 

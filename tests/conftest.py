@@ -1,11 +1,16 @@
 """What tests of several areas start: once for the whole session."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.registries.servers import RunningRegistry, StartRegistry
 
 ROOT = Path(__file__).parents[1]
 # A time limit on an example would judge the machine, which others share.
@@ -40,3 +45,49 @@ def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         kubectl("create", "namespace", "modelops-system")
         yield kubeconfig
+
+
+@pytest.fixture(scope="session")
+def registry_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Debian's docker-registry."""
+    from tests.registries.servers import debian_registry
+
+    return debian_registry(tmp_path_factory.mktemp("deb"))
+
+
+@pytest.fixture(scope="session")
+def start_registry(
+    registry_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["StartRegistry"]:
+    """Start registries; `extra` is appended to the configuration."""
+    from tests.mlflow_server import free_port
+    from tests.registries.servers import RunningRegistry, wait_for
+
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(extra: str = "", program: Path = registry_binary) -> "RunningRegistry":
+        folder = tmp_path_factory.mktemp("registry")
+        host = f"127.0.0.1:{free_port()}"
+        config = folder / "config.yml"
+        config.write_text(
+            f"""version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}
+http: {{addr: "{host}"}}
+{extra}"""
+        )
+        log = (folder / "log").open("wb")
+        with log:
+            running.append(subprocess.Popen([program, "serve", config], stdout=log, stderr=log))
+        wait_for(host, running[-1], folder / "log")
+        return RunningRegistry(host, folder / "data")
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def registry(start_registry: "StartRegistry") -> "RunningRegistry":
+    return start_registry()

@@ -5,7 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from modelops_operator.api.config import ConfigError, MonitoringBackend, configured_path, load
+from modelops_operator.api.config import (
+    ConfigError,
+    MonitoringBackend,
+    VerificationMode,
+    configured_path,
+    load,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +38,9 @@ builder:
   python: "3.12"
   bases: {{"3.12": "10.1.1.1:5000/modelops/base@{DIGEST}"}}
   platforms: [linux/arm64]
+  signing: {{key: /cosign.key}}
   runtimeBundle: /runtime
+verification: {{mode: Enforce, keys: /cosign.pub}}
 monitoring:
   backend: LogAnalytics
   interval: 1s
@@ -80,6 +88,9 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert config.registry.docker_config == Path("/c.json")
     assert config.builder.bases["3.12"].endswith(DIGEST)
     assert config.builder.ca_bundle is None
+    assert config.builder.signing.key == Path("/cosign.key")
+    assert config.verification.mode is VerificationMode.ENFORCE
+    assert config.verification.keys == Path("/cosign.pub")
     assert config.operator.namespaces == ("staging",)
     assert config.operator.leader_election.lease_name == "other"
     assert config.runtime.version == "0.2.0"
@@ -102,6 +113,8 @@ def test_everything_is_read(tmp_path: Path) -> None:
         (LEAST + "operator: {workers: 0}", "operator.workers: must be at least 1 (is 0)"),
         (LEAST + 'operator: {workers: "4"}', "operator.workers: must be a whole number"),
         (LEAST + "operator: {sweepInterval: 300}", "operator.sweepInterval: must be a duration"),
+        (LEAST + "verification: {mode: Enforce}", "verification: mode Enforce needs keys"),
+        (LEAST + "verification: {mode: Warn}", "verification.mode: must be one of 'Disabled'"),
         (LEAST + "monitoring: {backend: Loki}", "monitoring.backend: must be one of 'PodLogs'"),
         (
             LEAST + "monitoring: {backend: LogAnalytics}",

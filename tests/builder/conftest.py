@@ -4,12 +4,8 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import os
-import shutil
-import socket
 import subprocess
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +15,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from modelops_operator.adapters.oci import Reference, Registry
+from modelops_operator.adapters.oci import Reference
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ImageModel, ModelImageSpec
@@ -27,7 +23,9 @@ from modelops_operator.builder import images
 from modelops_operator.builder.build import BuiltImage
 from modelops_operator.builder.lock import LockedWheel, local_wheel
 
+from tests.builder.cosign import Cosign, Pair
 from tests.builder.releases import build, release, spec_of
+from tests.registries.servers import RunningRegistry, StartRegistry, wait_for
 
 # bcrypt of "secret", as `htpasswd -B` writes it
 USERS = "builder:$2y$05$o7pOJrLuEUQ11qB4JTmsSuY4zv1E.sOf7MOx4mUIWeyMMN.DfTzbS\n"
@@ -39,88 +37,35 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@dataclass(frozen=True)
-class RunningRegistry:
-    host: str
-    data: Path
+@pytest.fixture(scope="session")
+def distribution(start_registry: StartRegistry) -> RunningRegistry:
+    """Distribution 3, the successor of Debian's registry; without the referrers API, too."""
+    from tests.apiserver import program
 
-    def connect(self, **settings: object) -> Registry:
-        return Registry(self.host, insecure=True, **settings)  # type: ignore[arg-type]
+    return start_registry(program=program("distribution"))
 
 
 @pytest.fixture(scope="session")
-def registry_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Debian's docker-registry: installed, in the cache, or fetched as a package and unpacked."""
-    if found := shutil.which("docker-registry"):
-        return Path(found)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    binary = home / "modelops" / "docker-registry" / "usr" / "bin" / "docker-registry"
-    if not binary.exists():
-        folder = tmp_path_factory.mktemp("deb")
-        folder.chmod(0o777)
-        command = ["apt-get", "download", "-qq", "docker-registry"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        (package,) = folder.glob("*.deb")
-        subprocess.run(["dpkg", "-x", package, folder / "root"], check=True)
-        binary.parent.parent.parent.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(folder / "root", binary.parents[2], dirs_exist_ok=True)
-    return binary
-
-
-def _wait_for(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    name, port = host.split(":")
-    for _ in range(4000):
-        try:
-            socket.create_connection((name, int(port)), timeout=1).close()
-        except OSError:
-            if process.poll() is not None:
-                raise RuntimeError(log.read_text()) from None
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(f"nobody answers at {host}")
-
-
-StartRegistry = Callable[..., RunningRegistry]
-
-
-@pytest.fixture(scope="session")
-def start_registry(
-    registry_binary: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StartRegistry]:
-    """Start registries; `extra` is appended to the configuration."""
+def referrers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
+    """go-containerregistry's registry, which has the referrers API."""
+    from tests.apiserver import program
     from tests.mlflow_server import free_port
 
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(extra: str = "") -> RunningRegistry:
-        folder = tmp_path_factory.mktemp("registry")
-        host = f"127.0.0.1:{free_port()}"
-        config = folder / "config.yml"
-        config.write_text(
-            f"""version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
-storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}
-http: {{addr: "{host}"}}
-{extra}"""
-        )
-        log = (folder / "log").open("wb")
-        with log:
-            running.append(
-                subprocess.Popen([registry_binary, "serve", config], stdout=log, stderr=log)
-            )
-        _wait_for(host, running[-1], folder / "log")
-        return RunningRegistry(host, folder / "data")
-
-    yield start
-    for process in running:
-        process.terminate()
-        process.wait()
+    folder = tmp_path_factory.mktemp("referrers")
+    host = f"127.0.0.1:{free_port()}"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program("referrers"), host], stdout=log, stderr=log)
+    wait_for(host, process, folder / "log")
+    yield RunningRegistry(host, folder)
+    process.terminate()
+    process.wait()
 
 
-@pytest.fixture(scope="session")
-def registry(start_registry: StartRegistry) -> RunningRegistry:
-    return start_registry()
+@pytest.fixture(scope="session", params=["registry", "distribution", "referrers"])
+def each_registry(request: pytest.FixtureRequest) -> RunningRegistry:
+    """Debian's registry 2.8, distribution 3 and go-containerregistry's, one after the other."""
+    running: RunningRegistry = request.getfixturevalue(request.param)
+    return running
 
 
 @pytest.fixture(scope="session")
@@ -174,6 +119,24 @@ def make_wheel(tmp_path: Path) -> MakeWheel:
 
 def _record(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+# --- signatures --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair.make(tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair.make(tmp_path_factory.mktemp("others"))
+
+
+@pytest.fixture
+def cosign(tmp_path: Path) -> Cosign:
+    return Cosign(tmp_path)
 
 
 # --- MLflow ------------------------------------------------------------------------------

@@ -24,8 +24,10 @@ from modelops_operator.builder.target import Target
 from modelops_runtime import flavor
 
 from tests.builder.conftest import Configure, Unpack
+from tests.builder.cosign import Cosign, Pair
 from tests.builder.entering import NEEDS_ROOT, in_image
 from tests.builder.releases import FILES, build, release, spec_of
+from tests.registries.proxy import proxied
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
@@ -150,6 +152,44 @@ async def test_documents_are_attached_when_asked_for(
     }
 
 
+async def test_an_image_is_signed_before_it_has_a_tag(
+    *,
+    first: tuple[ModelImageSpec, BuiltImage],
+    configure: Configure,
+    registry: Any,
+    ours: Pair,
+    cosign: Cosign,
+) -> None:
+    async with proxied(f"http://{registry.host}") as proxy:
+        settings = {"attest": True, "signing": {"key": str(ours.private)}}
+        config = OperatorConfig.model_validate(
+            configure(registry={"host": proxy.host}, builder=settings)
+        )
+        spec = first[0].model_copy(update={"repository": f"{proxy.host}/modelops/employment"})
+        built = await build(config, spec)
+        put = [path for method, path, _ in proxy.seen if method == "PUT" and "/manifests/" in path]
+    assert built.digest == first[1].digest, "what is said about an image is no part of it"
+    *before, last = (path.rpartition("/")[2] for path in put)
+    hexdigits = built.digest.partition(":")[2]
+    assert {f"sha256-{hexdigits}.sig", f"sha256-{hexdigits}.att"} <= set(before)
+    assert last == f"1-{hexdigits[:12]}"
+    for done in await cosign.verify(ours.public, first[1].reference):
+        assert done.returncode == 0, done.stderr
+
+
+async def test_without_its_key_an_image_gets_no_tag(
+    first: tuple[ModelImageSpec, BuiltImage], configure: Configure, registry: Any, tmp_path: Path
+) -> None:
+    key = tmp_path / "cosign.key"
+    config = OperatorConfig.model_validate(configure(builder={"signing": {"key": str(key)}}))
+    spec = first[0].model_copy(update={"repository": f"{registry.host}/modelops/unsigned"})
+    with pytest.raises(BuildError, match=r"builder\.signing\.key") as caught:
+        await build(config, spec)
+    assert caught.value.failure.reason == "SigningKeyInvalid"
+    tags = registry.data / "docker/registry/v2/repositories/modelops/unsigned/_manifests/tags"
+    assert [path.name for path in tags.iterdir() if not path.name.startswith("environment-")] == []
+
+
 async def test_models_with_our_flavor_bring_its_files_and_no_others(unpacked: Path) -> None:
     for role, files in FILES.items():
         folder = unpacked / "opt/bento/src/models" / role
@@ -229,6 +269,22 @@ async def test_is_the_same_in_another_process_folder_and_registry_path(
         assert there == await read_image(registry, first[1].reference)
     assert found == first[1].digest
     assert leftovers(tmp_path) == []
+
+
+async def test_layers_that_the_registry_lost_are_brought_again(
+    first: tuple[ModelImageSpec, BuiltImage], configuration: OperatorConfig, registry: Any
+) -> None:
+    """Debian's registry writes a link to a layer in place: two at once can leave it empty."""
+    spec, built = first
+    manifest, _ = await read_image(registry, built.reference)
+    layers = registry.data / "docker/registry/v2/repositories/modelops/employment/_layers"
+    lost = [manifest["layers"][place]["digest"] for place in (0, -1)]
+    links = [layers / digest.replace(":", "/") / "link" for digest in lost]
+    for link in links:
+        link.write_text("")
+    again = await build(configuration, spec)
+    assert again.digest == built.digest
+    assert [link.read_text() for link in links] == lost
 
 
 # --- what may go wrong -----------------------------------------------------------------------

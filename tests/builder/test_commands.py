@@ -15,7 +15,8 @@ from modelops_operator.builder.build import BuiltImage
 from modelops_operator.cli.building import ModelArgument
 from modelops_operator.cli.main import main
 
-from tests.builder.conftest import RunningMlflow, RunningRegistry
+from tests.builder.conftest import RunningMlflow
+from tests.registries.servers import RunningRegistry
 
 pytestmark = pytest.mark.contract
 

@@ -18,7 +18,7 @@ from modelops_operator.builder.referrers import Subject, attach, index_tag
 from modelops_operator.cli.main import main
 
 from tests.apiserver import Kubectl
-from tests.builder.conftest import RunningRegistry
+from tests.registries.servers import RunningRegistry
 
 pytestmark = pytest.mark.contract
 PREFIX = "pruned"

@@ -95,7 +95,8 @@ async def test_a_manifest_of_missing_blobs_is_refused(registry: Any) -> None:
     async with registry.connect() as client:
         with pytest.raises(RegistryError, match="MANIFEST_BLOB_UNKNOWN") as caught:
             await client.put_manifest("t/refused", "v1", content)
-    assert caught.value.failure.permanent
+    assert caught.value.failure.reason == "ImageIncomplete"
+    assert not caught.value.failure.permanent
 
 
 # --- broken connections ----------------------------------------------------------------------

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from modelops_operator.adapters.oci import Blob, Registry
+from modelops_operator.adapters.registries import PASSWORD as PASSWORD_VARIABLE
+from modelops_operator.adapters.registries import USERNAME, Registries
 from modelops_operator.adapters.registry_credentials import (
     Credentials,
     CredentialSource,
@@ -23,9 +25,7 @@ from modelops_operator.adapters.registry_credentials import (
 )
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import RegistryConfig
-from modelops_operator.builder.connections import PASSWORD as PASSWORD_VARIABLE
-from modelops_operator.builder.connections import USERNAME, Connections, connected
-from modelops_operator.builder.failures import BuildError
+from modelops_operator.builder.connections import Connections, connected
 
 from tests.registries.azure import ASSERTION, CLIENT, TENANT, Azure
 from tests.registries.proxy import Proxy, proxied, serving
@@ -316,7 +316,7 @@ async def test_an_unknown_identity_is_told(
 async def test_half_an_identity_is_told(azure: AzureSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_CLIENT_ID")
     async with azure.connected() as connections:
-        with pytest.raises(BuildError, match=r"registry\.azure\.clientId"):
+        with pytest.raises(RegistryError, match=r"registry\.azure\.clientId"):
             await connections.registry(azure.proxy.host)
 
 
@@ -338,16 +338,19 @@ async def test_azures_tokens_go_nowhere_else(
 async def test_basic_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(USERNAME, raising=False)
     config = RegistryConfig.model_validate({"host": "r", "auth": "Basic"})
-    async with connected(config, None) as connections:
-        with pytest.raises(BuildError, match=r"registry\.credentialsSecret"):
-            await connections.registry("r")
+    async with Registries(config, None) as registries:
+        with pytest.raises(RegistryError, match=r"registry\.credentialsSecret"):
+            await registries.registry("r")
 
 
-async def test_what_is_found_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_found_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(USERNAME, "u")
     monkeypatch.setenv(PASSWORD_VARIABLE, "p")
-    config = RegistryConfig.model_validate({"host": "r", "dockerConfig": "/c.json"})
-    async with connected(config, None) as connections:
-        found = await connections._credentials("r")
+    path = tmp_path / "config.json"
+    config = RegistryConfig.model_validate({"host": "r", "dockerConfig": str(path)})
+    async with Registries(config, None) as registries:
+        found = await registries._credentials("r")
         assert await found.find("a", "", "") == Credentials(username="u", password="p")
-        assert isinstance(await connections._credentials("other"), DockerConfig)
+        assert not isinstance(await registries._credentials("other"), DockerConfig)
+        path.write_text("{}")
+        assert isinstance(await registries._credentials("other"), DockerConfig)

@@ -20,8 +20,9 @@ from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
 from modelops_operator.builder.build import Builder
 
-from tests.builder.conftest import RunningMlflow, RunningRegistry, Unpack
+from tests.builder.conftest import RunningMlflow, Unpack
 from tests.builder.entering import NEEDS_ROOT, in_image
+from tests.registries.servers import RunningRegistry
 
 pytestmark = [
     pytest.mark.contract,

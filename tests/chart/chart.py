@@ -35,6 +35,12 @@ EVERYTHING: dict[str, Any] = {
         "dockerConfigSecret": "docker",
     },
     "caBundle": {"pem": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"},
+    "verification": {
+        "mode": "Enforce",
+        "keys": {"existingConfigMap": "trusted", "key": "keys.pem"},
+        "credentialsSecret": "reader",
+        "dockerConfigSecret": "reading",
+    },
     "monitoring": {"backend": "LogAnalytics", "logAnalytics": {"workspaceId": GUID, "lag": "3m"}},
     "operator": {
         "workloadIdentity": {"clientId": GUID, "tenantId": GUID},
@@ -60,6 +66,7 @@ EVERYTHING: dict[str, Any] = {
         "python": "3.12",
         "indexUrls": ["https://pypi.example.com/simple", "https://pypi.org/simple"],
         "indexCredentialsSecret": "index",
+        "signing": {"existingSecret": "signing", "key": "key.pem"},
         "scratch": "20Gi",
     },
 }

@@ -62,6 +62,12 @@ def test_the_configuration_is_understood(values: dict[str, Any], tmp_path: Path)
     assert config.registry.docker_config == (
         Path("/etc/modelops/registry/config.json") if values is EVERYTHING else None
     )
+    assert config.builder.signing.key == (
+        Path("/etc/modelops/signing/cosign.key") if values is EVERYTHING else None
+    )
+    assert config.verification.keys == (
+        Path("/etc/modelops/verification/cosign.pub") if values is EVERYTHING else None
+    )
     assert config.monitoring.log_analytics.workspace_id == (GUID if values is EVERYTHING else "")
     assert config.builder.ca_bundle == (
         Path("/etc/modelops/ca/ca.crt") if values is EVERYTHING else None
@@ -114,6 +120,9 @@ def test_every_value_is_in_the_schema_and_described() -> None:
         ({"builder": {"bases": {"3.11": "r/base:3.11"}}}, "bases"),
         ({"builder": {"python": 3.11}}, "python"),
         ({"registry": {"auth": "Azure"}}, "auth"),
+        ({"verification": {"mode": "Warn"}}, "mode"),
+        ({"verification": {"mode": False}}, "mode"),
+        ({"builder": {"signing": {"existingSecret": "A B"}}}, "existingSecret"),
         ({"registry": {"azure": {"clientId": "builder"}}}, "clientId"),
         ({"caBundle": {"pem": "/etc/ssl/cert.pem"}}, "pem"),
         ({"monitoring": {"backend": "Loki"}}, "backend"),
@@ -148,11 +157,85 @@ def test_images(least: list[dict[str, Any]], everything: list[dict[str, Any]]) -
 def test_only_the_builder_gets_the_registry_s_credentials(everything: list[dict[str, Any]]) -> None:
     operator = json.dumps(find(everything, "Deployment", OPERATOR))
     builder = json.dumps(find(everything, "Deployment", BUILDER))
-    for secret in ('"registry"', '"docker"', '"index"'):
-        assert secret not in operator
+    for secret in ('"registry"', '"docker"', '"index"', '"signing"'):
+        assert f'"secretName": {secret}' not in operator
+        assert f'"name": {secret}, "key"' not in operator
         assert secret in builder
+    for secret in ('"reader"', '"reading"', '"trusted"'):
+        assert secret in operator
+        assert secret not in builder
     assert '"mlflow"' in operator
     assert '"mlflow"' in builder
+
+
+def mounted(manifests: list[dict[str, Any]], deployment: str) -> dict[str, tuple[str, Any]]:
+    """Give place and source of what is mounted read-only, by name of the volume."""
+    pod = find(manifests, "Deployment", deployment)["spec"]["template"]["spec"]
+    sources = {each.pop("name"): each for each in pod["volumes"]}
+    return {
+        each["name"]: (each["mountPath"], sources[each["name"]])
+        for each in container(manifests, deployment)["volumeMounts"]
+        if each.get("readOnly")
+    }
+
+
+def test_keys_are_mounted_where_the_configuration_says() -> None:
+    manifests = render(EVERYTHING)
+    items = [{"key": "key.pem", "path": "cosign.key"}]
+    assert mounted(manifests, BUILDER)["signing"] == (
+        "/etc/modelops/signing",
+        {"secret": {"secretName": "signing", "items": items}},
+    )
+    items = [{"key": "keys.pem", "path": "cosign.pub"}]
+    assert mounted(manifests, OPERATOR)["verification"] == (
+        "/etc/modelops/verification",
+        {"configMap": {"name": "trusted", "items": items}},
+    )
+    keys = {"keys": {"existingSecret": "trusted", "existingConfigMap": ""}}
+    manifests = render(merged(EVERYTHING, {"verification": keys}))
+    assert mounted(manifests, OPERATOR)["verification"][1] == {
+        "secret": {"secretName": "trusted", "items": items}
+    }
+
+
+ENFORCE = {"mode": "Enforce", "keys": {"existingSecret": "trusted"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"verification": {"mode": "Enforce"}}, "verification.keys: name an existingSecret or"),
+        (
+            {
+                "verification": {
+                    **ENFORCE,
+                    "keys": {"existingSecret": "a", "existingConfigMap": "b"},
+                }
+            },
+            "not both",
+        ),
+        (
+            {"verification": ENFORCE, "registry": {"auth": "Basic"}},
+            "verification.credentialsSecret: name a Secret",
+        ),
+        (
+            {"verification": ENFORCE, "registry": {"auth": "DockerConfig"}},
+            "verification.dockerConfigSecret: name a Secret",
+        ),
+    ],
+)
+def test_what_verification_needs_is_asked_for(change: dict[str, Any], words: str) -> None:
+    done = attempt(merged(VALUES, change))
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+def test_the_operator_reads_azures_registry_by_its_identity() -> None:
+    registry = {"host": "acme.azurecr.io", "auth": "ACR"}
+    for values, label in (({}, None), ({"verification": ENFORCE}, "true")):
+        manifests = render(merged(VALUES, {"registry": registry, **values}))
+        pod = find(manifests, "Deployment", OPERATOR)["spec"]["template"]["metadata"]
+        assert pod["labels"].get("azure.workload.identity/use") == label
 
 
 def test_the_operator_s_workload_identity(

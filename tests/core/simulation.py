@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from modelops_operator.api.config import OperatorConfig
-from modelops_operator.api.facts import Failure, ModelVersion, Pod, Role
+from modelops_operator.api.facts import Failure, ModelVersion, Pod, Role, Signed
 from modelops_operator.api.resources import ModelDeployment
 from modelops_operator.core.reconcile import reconcile
 from modelops_operator.core.state import ChildRef, Event, Health, Observed, Plan
@@ -104,6 +104,7 @@ class Cluster:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     children: dict[ChildRef, dict[str, Any]] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
+    signatures: dict[str, Signed | Failure] = field(default_factory=dict)
     health: Health | None = None
     write_failures: dict[ChildRef, Failure] = field(default_factory=dict)
     now: datetime = START
@@ -143,6 +144,7 @@ class Cluster:
             images=copy.deepcopy(self.images),
             children=copy.deepcopy(self.children),
             pods=self.pods,
+            signatures=dict(self.signatures),
             health=self.health,
             write_failures=dict(self.write_failures),
         )

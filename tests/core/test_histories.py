@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from modelops_operator.api.facts import Failure, Role
+from modelops_operator.api.config import RuntimeConfig
+from modelops_operator.api.facts import Failure, Role, Signed
 from modelops_operator.core.state import ChildRef
 
 from tests.core.simulation import (
@@ -25,6 +26,8 @@ Deed = Callable[[Cluster], object]
 
 MISSING = Failure(reason="AliasNotFound", message="no alias candidate", permanent=True)
 SILENT = Failure(reason="ModelRegistryUnreachable", message="timed out", permanent=False)
+SIGNED = Signed(key="sha256:" + "f" * 64)
+UNSIGNED = Failure(reason="SignatureMissing", message="nobody has signed it", permanent=True)
 
 
 def move_aliases(number: str) -> Deed:
@@ -93,7 +96,8 @@ def wish_rebuild(value: str) -> Deed:
 
 
 def upgrade_operator(cluster: Cluster) -> None:
-    cluster.config = configuration(runtime={"version": "0.2.0"})
+    runtime = RuntimeConfig(version="0.2.0")
+    cluster.config = cluster.config.model_copy(update={"runtime": runtime})
 
 
 def break_versions(cluster: Cluster) -> None:
@@ -102,6 +106,22 @@ def break_versions(cluster: Cluster) -> None:
 
 def break_builds(cluster: Cluster) -> None:
     cluster.broken_builds.add("3")
+
+
+def look_for_signatures(cluster: Cluster) -> None:
+    """Let the registry tell of what is asked for; images of version 2 are not signed."""
+    for reference in cluster.decide().verify:
+        number = cluster.versions_by_reference.get(reference, "2")
+        cluster.signatures[reference] = UNSIGNED if number == "2" else SIGNED
+
+
+def restart_operator(cluster: Cluster) -> None:
+    cluster.signatures.clear()
+
+
+def forge_status(cluster: Cluster) -> None:
+    if "image" in cluster.status:
+        cluster.status["image"]["reference"] = "example/forged@sha256:" + "0" * 64
 
 
 def kill_after(writes: int) -> Deed:
@@ -144,6 +164,21 @@ HARMLESS: tuple[Deed, ...] = (
     move_aliases("3"),
     upgrade_operator,
     wish_rebuild("b"),
+)
+
+TRUST: tuple[Deed, ...] = (
+    Cluster.reconcile,
+    Cluster.build,
+    Cluster.converge,
+    look_for_signatures,
+    restart_operator,
+    *(move_aliases(number) for number in "123"),
+    forget_registry,
+    give_memory("2Gi"),
+    delete_child(DEPLOYMENT),
+    damage_annotations,
+    forge_status,
+    upgrade_operator,
 )
 
 histories = st.lists(st.sampled_from(DEEDS), max_size=14)
@@ -262,6 +297,20 @@ def test_what_runs_is_untouched_while_a_new_release_fails(history: list[Deed]) -
         assert plan.delete == ()
         assert cluster.children[DEPLOYMENT] == before
         assert cluster.conditions["Ready"] == ("True", "Serving")
+
+
+@many
+@given(st.lists(st.sampled_from(TRUST), max_size=14))
+def test_only_signed_images_are_rolled_out_where_that_is_asked_for(history: list[Deed]) -> None:
+    verification = {"mode": "Enforce", "keys": "/cosign.pub"}
+    cluster = Cluster(config=configuration(verification=verification))
+    go_through([Cluster.converge, look_for_signatures, Cluster.converge], cluster)
+    assert DEPLOYMENT in cluster.children
+    for deed in history:
+        deed(cluster)
+        if live := cluster.children.get(DEPLOYMENT):
+            image = live["spec"]["template"]["spec"]["containers"][0]["image"]
+            assert cluster.versions_by_reference.get(image) in {"1", "3"}
 
 
 @many

@@ -189,11 +189,11 @@ class World:
                 return image
         return None
 
-    def build(self, name: str, version: int = 1) -> str:
+    def build(self, name: str, version: int = 1, reference: str = "") -> str:
         """Do the builder's part for the ModelImage of a model's version."""
         eventually(lambda: self.image(name, version))
         image = self.image(name, version) or {}
-        reference = f"registry.test:5000/{name}@sha256:{version:064d}"
+        reference = reference or f"registry.test:5000/{name}@sha256:{version:064d}"
         self.write_status(
             "modelimage",
             image["metadata"]["name"],

@@ -46,14 +46,29 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "modelops.config" -}}
 {{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "platforms" "attest" "runtimeBundle" -}}
 {{- if include "modelops.hasCaBundle" . }}{{ $_ := set $builder "caBundle" "/etc/modelops/ca/ca.crt" }}{{ end }}
+{{- if .Values.builder.signing.existingSecret }}{{ $_ := set $builder "signing" (dict "key" "/etc/modelops/signing/cosign.key") }}{{ end }}
 {{- $registry := pick .Values.registry "host" "prefix" "insecure" "auth" -}}
 {{- $_ := required "registry.host: name the image registry, such as registry.example.com:5000" $registry.host }}
-{{- if .Values.registry.dockerConfigSecret }}{{ $_ := set $registry "dockerConfig" "/etc/modelops/registry/config.json" }}{{ end }}
+{{- if or .Values.registry.dockerConfigSecret .Values.verification.dockerConfigSecret }}{{ $_ := set $registry "dockerConfig" "/etc/modelops/registry/config.json" }}{{ end }}
+{{- $verification := pick .Values.verification "mode" -}}
+{{- if include "modelops.verifies" . }}{{ $_ := set $verification "keys" "/etc/modelops/verification/cosign.pub" }}{{ end }}
 {{- $mlflow := pick .Values.mlflow "trackingUri" "pollInterval" "settle" -}}
 {{- $_ := required "mlflow.trackingUri: give the address of the MLflow server, such as http://mlflow.example.com:5000" $mlflow.trackingUri }}
 {{- $operator := pick .Values.operator "namespaces" "workers" "sweepInterval" "leaderElection" "metricsPort" "healthPort" -}}
 {{- $_ := set $operator "namespace" .Release.Namespace -}}
-{{- dict "mlflow" $mlflow "registry" $registry "builder" $builder "monitoring" .Values.monitoring "operator" $operator "runtime" .Values.runtime | toYaml }}
+{{- dict "mlflow" $mlflow "registry" $registry "builder" $builder "verification" $verification "monitoring" .Values.monitoring "operator" $operator "runtime" .Values.runtime | toYaml }}
+{{- end }}
+
+{{/* Non-empty where images are verified. Asks for the one place that the keys are in. */}}
+{{- define "modelops.verifies" -}}
+{{- if eq .Values.verification.mode "Enforce" -}}
+{{- $keys := .Values.verification.keys -}}
+{{- $_ := required "verification.keys: name an existingSecret or an existingConfigMap with the public keys that are trusted" (or $keys.existingSecret $keys.existingConfigMap) -}}
+{{- if and $keys.existingSecret $keys.existingConfigMap }}{{ fail "verification.keys: name an existingSecret or an existingConfigMap, not both" }}{{ end -}}
+{{- if eq .Values.registry.auth "Basic" }}{{ $_ := required "verification.credentialsSecret: name a Secret with which the operator may read the registry, since registry.auth is Basic" .Values.verification.credentialsSecret }}{{ end -}}
+{{- if eq .Values.registry.auth "DockerConfig" }}{{ $_ := required "verification.dockerConfigSecret: name a Secret with which the operator may read the registry, since registry.auth is DockerConfig" .Values.verification.dockerConfigSecret }}{{ end -}}
+true
+{{- end }}
 {{- end }}
 
 {{/* Pods under the restricted pod security standard. */}}
@@ -84,7 +99,7 @@ registry. What the values say for themselves wins. All take a dict of root and c
 {{- define "modelops.podLabels" -}}
 {{- $identity := include "modelops.identity" . | fromYaml -}}
 {{- $labels := dict -}}
-{{- if or $identity.clientId (and (eq .component "builder") (eq .root.Values.registry.auth "ACR")) }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end }}
+{{- if or $identity.clientId (and (eq .root.Values.registry.auth "ACR") (or (eq .component "builder") (include "modelops.verifies" .root))) }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end }}
 {{- with mergeOverwrite $labels (index .root.Values .component).podLabels }}{{ toYaml . }}{{ end }}
 {{- end }}
 
@@ -112,6 +127,28 @@ registry. What the values say for themselves wins. All take a dict of root and c
   value: /etc/modelops/ca/ca.crt
 - name: REQUESTS_CA_BUNDLE
   value: /etc/modelops/ca/ca.crt
+{{- end }}
+{{- end }}
+
+{{/* What a registry knows a component by. Both take a dict of the Secrets' names: credentialsSecret, dockerConfigSecret. */}}
+{{- define "modelops.registryEnvironment" -}}
+{{- with .credentialsSecret }}
+- name: MODELOPS_REGISTRY_USERNAME
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: username}
+- name: MODELOPS_REGISTRY_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: password}
+{{- end }}
+{{- end }}
+
+{{- define "modelops.registryVolume" -}}
+{{- with .dockerConfigSecret }}
+- name: registry
+  secret:
+    secretName: {{ . }}
+    items:
+      - {key: .dockerconfigjson, path: config.json}
 {{- end }}
 {{- end }}
 

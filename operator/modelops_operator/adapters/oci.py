@@ -321,8 +321,13 @@ class Registry:
 
     async def ensure(self, repository: str, blob: Blob) -> bool:
         """Upload a blob unless it is there; tell whether it had to be sent."""
-        if await self.has_blob(repository, blob.digest):
-            return False
+        try:
+            if await self.has_blob(repository, blob.digest):
+                return False
+        except RegistryError as error:
+            # Distribution 2 answers 500 for ever where two writers have torn its link to a blob.
+            if error.status != httpx.codes.INTERNAL_SERVER_ERROR:
+                raise
         await self.push(repository, blob)
         return True
 

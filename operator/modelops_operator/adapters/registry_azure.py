@@ -27,8 +27,9 @@ AUDIENCE: Final = "https://containerregistry.azure.net/.default"
 HOSTS: Final = (".azurecr.io", ".azurecr.cn", ".azurecr.us")
 FEDERATED_TOKEN: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 (the name of a variable)
 ADVICE: Final = (
-    "give the builder's identity the role AcrPush on the registry or, where it is in ABAC mode, "
-    "Container Registry Repository Writer on its repositories; a new role takes some minutes"
+    "give the identity the role AcrPush (AcrPull to read) on the registry or, where it is in ABAC "
+    "mode, Container Registry Repository Writer (Reader) on its repositories; a new role takes "
+    "some minutes"
 )
 
 

@@ -73,7 +73,7 @@ def anonymous(host: str) -> FixedCredentials:
     """Give no credentials."""
     return FixedCredentials(
         None,
-        f"no credentials are configured for {host}; give the builder some (`registry.auth`)",
+        f"no credentials are configured for {host}; configure some (`registry.auth`)",
     )
 
 

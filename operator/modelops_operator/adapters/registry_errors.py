@@ -58,10 +58,15 @@ _REFUSALS: Final[tuple[_Refusal, ...]] = (
         "`client_max_body_size`)",
     ),
     _Refusal(
+        reason=Reason.IMAGE_INCOMPLETE,
+        words="MANIFEST_BLOB_UNKNOWN",
+        way_out="the image lacks a layer there; it is tried again",
+        permanent=False,
+    ),
+    _Refusal(
         reason=Reason.IMAGE_DAMAGED,
         words=r"DIGEST_INVALID|SIZE_INVALID",
-        way_out="something between the builder and the registry changes what is sent; it is tried "
-        "again",
+        way_out="something between us and the registry changes what is sent; it is tried again",
         permanent=False,
     ),
     _Refusal(
@@ -108,9 +113,7 @@ class RegistryErrors:
     def unreachable(self, what: str, error: Exception) -> RegistryError:
         """Tell of no answer."""
         cause = str(error) or type(error).__name__
-        message = (
-            f"{what}: no answer ({cause}); check that {self.host} is reachable from the builder"
-        )
+        message = f"{what}: no answer ({cause}); check that {self.host} is reachable from here"
         return self._error(Reason.IMAGE_REGISTRY_UNREACHABLE, message, None)
 
     def fault(self, message: str) -> RegistryError:

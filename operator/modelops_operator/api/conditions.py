@@ -16,6 +16,8 @@ class ConditionType(StrEnum):
     READY = "Ready"
     MODELS_RESOLVED = "ModelsResolved"
     IMAGE_READY = "ImageReady"
+    IMAGE_VERIFIED = "ImageVerified"
+    """Only where the operator's configuration asks for verification."""
     AVAILABLE = "Available"
     DRIFT_DETECTED = "DriftDetected"
     OUTLIERS_DETECTED = "OutliersDetected"

@@ -90,7 +90,15 @@ class RegistryConfig(Fields):
     auth: RegistryAuth = RegistryAuth.AUTO
     """How the builder says who it is."""
     docker_config: Path | None = None
-    """A `config.json` as `docker login` writes it."""
+    """A `config.json` as `docker login` writes it; only `auth: DockerConfig` insists on it."""
+
+
+class SigningConfig(Fields):
+    """How images are signed: so that `cosign verify --key` accepts them."""
+
+    key: Path | None = None
+    """Private key: ECDSA on P-256, plain PEM. With it, every image, its bill of materials and its
+    provenance are signed before the image gets a tag."""
 
 
 class BuilderConfig(Fields):
@@ -110,8 +118,39 @@ class BuilderConfig(Fields):
     """Operating system and processor of the nodes."""
     attest: Boolean = False
     """Attach a bill of materials (CycloneDX) and the provenance (SLSA) to every image."""
+    signing: SigningConfig = SigningConfig()
+    """How images are signed."""
     runtime_bundle: Path = Path("/opt/modelops/runtime")
     """Folder with the serving runtime's wheel and lock, a subfolder for each version."""
+
+
+class VerificationMode(StrEnum):
+    """What an image must prove before it is rolled out."""
+
+    DISABLED = "Disabled"
+    """Nothing."""
+    ENFORCE = "Enforce"
+    """That a trusted key has signed it."""
+
+
+class VerificationConfig(Fields):
+    """Whether the operator verifies images before it rolls them out; what runs goes on running."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.mode != 'Enforce' || has(self.keys)",
+            message="mode Enforce needs keys, the path of a PEM file with the public keys that are "
+            "trusted",
+            holds=lambda verification: (
+                verification.mode is not VerificationMode.ENFORCE or verification.keys is not None
+            ),
+        ),
+    )
+
+    mode: VerificationMode = VerificationMode.DISABLED
+    """What an image must prove."""
+    keys: Path | None = None
+    """Public keys that are trusted: ECDSA, PEM, one or several in one file."""
 
 
 class MonitoringBackend(StrEnum):
@@ -224,6 +263,7 @@ class OperatorConfig(Fields):
     mlflow: MlflowConfig
     registry: RegistryConfig
     builder: BuilderConfig = BuilderConfig()
+    verification: VerificationConfig = VerificationConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
     operator: ProcessConfig = ProcessConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -42,6 +42,14 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """An image that a trusted key has signed."""
+
+    key: str
+    """Fingerprint of the key: the digest of its DER form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
     """What one serving pod tells of itself."""
 

@@ -94,8 +94,24 @@ class Reason(StrEnum):
     """The image registry, or a proxy before it, refuses bodies of this size."""
     IMAGE_DAMAGED = "ImageDamaged"
     """Content arrives at the image registry, or from it, with another digest."""
+    IMAGE_INCOMPLETE = "ImageIncomplete"
+    """The image registry misses a layer that it was given."""
+    SIGNING_KEY_INVALID = "SigningKeyInvalid"
+    """The key that images are to be signed with cannot be used."""
     BUILD_FAILED = "BuildFailed"
     """The build failed for a reason that none of the others names."""
+
+    # ImageVerified; what stands in the way of asking the image registry has its reason there.
+    SIGNATURE_VERIFIED = "SignatureVerified"
+    """A trusted key has signed the image."""
+    SIGNATURE_MISSING = "SignatureMissing"
+    """Nobody has signed the image."""
+    SIGNATURE_UNTRUSTED = "SignatureUntrusted"
+    """The image has signatures, and none that is whole and by a trusted key."""
+    VERIFYING = "Verifying"
+    """The image registry is being asked for the signature."""
+    WAITING_FOR_IMAGE = "WaitingForImage"
+    """There is no image yet whose signature could be looked for."""
 
     # Available.
     MINIMUM_REPLICAS_AVAILABLE = "MinimumReplicasAvailable"

@@ -15,6 +15,9 @@ from modelops_operator.builder.lock import Lock, LockedWheel
 CYCLONEDX: Final = "application/vnd.cyclonedx+json"
 IN_TOTO: Final = "application/vnd.in-toto+json"
 BUILDER: Final = "https://modelops.dev/builder"
+_STATEMENT: Final = "https://in-toto.io/Statement/v1"
+_BILL_OF_MATERIALS: Final = "https://cyclonedx.org/bom"
+_PROVENANCE: Final = "https://slsa.dev/provenance/v1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,52 +69,61 @@ def sbom(contents: Contents) -> dict[str, Any]:
     }
 
 
+def stated_sbom(contents: Contents) -> dict[str, Any]:
+    """Write the bill of materials as an in-toto statement, which can be signed."""
+    return _statement(contents, _BILL_OF_MATERIALS, sbom(contents))
+
+
 def provenance(contents: Contents) -> dict[str, Any]:
     """Write where the image came from: an in-toto statement with SLSA's provenance 1.0."""
     spec = contents.spec
-    return {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": spec.repository, "digest": _digest(contents.digest)}],
-        "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {
-            "buildDefinition": {
-                "buildType": f"{BUILDER}/model-image/v1",
-                "externalParameters": {
-                    "models": [
-                        {
-                            "role": model.role,
-                            "name": model.name,
-                            "version": model.version,
-                            "runId": model.run_id,
-                            "source": model.source,
-                        }
-                        for model in contents.models
-                    ],
-                    "python": spec.python,
-                    "platforms": list(spec.platforms),
-                    "runtime": spec.runtime.version,
-                    "lock": contents.lock.digest,
-                },
-                "resolvedDependencies": [
-                    {"uri": f"oci://{spec.base}", "digest": _digest(spec.base.partition("@")[2])},
-                    *(
-                        {
-                            "uri": model.source,
-                            "name": f"{model.name}/{model.version}",
-                            "digest": _digest(contents.layers[model.role]),
-                        }
-                        for model in contents.models
-                    ),
-                    *(
-                        {"uri": _purl(wheel), "digest": {"sha256": wheel.sha256}}
-                        for wheel in contents.lock.wheels
-                    ),
-                ],
-            },
-            "runDetails": {
-                "builder": {"id": BUILDER, "version": {"modelops-operator": _own_version()}}
-            },
+    definition = {
+        "buildType": f"{BUILDER}/model-image/v1",
+        "externalParameters": {
+            "models": [
+                {
+                    "role": model.role,
+                    "name": model.name,
+                    "version": model.version,
+                    "runId": model.run_id,
+                    "source": model.source,
+                }
+                for model in contents.models
+            ],
+            "python": spec.python,
+            "platforms": list(spec.platforms),
+            "runtime": spec.runtime.version,
+            "lock": contents.lock.digest,
         },
+        "resolvedDependencies": [
+            {"uri": f"oci://{spec.base}", "digest": _digest(spec.base.partition("@")[2])},
+            *(
+                {
+                    "uri": model.source,
+                    "name": f"{model.name}/{model.version}",
+                    "digest": _digest(contents.layers[model.role]),
+                }
+                for model in contents.models
+            ),
+            *(
+                {"uri": _purl(wheel), "digest": {"sha256": wheel.sha256}}
+                for wheel in contents.lock.wheels
+            ),
+        ],
+    }
+    builder = {"id": BUILDER, "version": {"modelops-operator": _own_version()}}
+    predicate = {"buildDefinition": definition, "runDetails": {"builder": builder}}
+    return _statement(contents, _PROVENANCE, predicate)
+
+
+def _statement(
+    contents: Contents, predicate_type: str, predicate: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "_type": _STATEMENT,
+        "subject": [{"name": contents.spec.repository, "digest": _digest(contents.digest)}],
+        "predicateType": predicate_type,
+        "predicate": predicate,
     }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ import httpx
 from modelops_runtime import bento
 
 from modelops_operator.adapters.image_store import ImageStore
-from modelops_operator.adapters.oci import sha256
+from modelops_operator.adapters.oci import Blob, sha256
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.reasons import Reason
@@ -24,6 +24,7 @@ from modelops_operator.builder.attestations import (
     Contents,
     provenance,
     sbom,
+    stated_sbom,
 )
 from modelops_operator.builder.bundle import Bundle, read_bundle
 from modelops_operator.builder.connections import Connections, connected
@@ -35,12 +36,15 @@ from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.models import FetchedModel, fetch, title
 from modelops_operator.builder.referrers import Subject, attach
+from modelops_operator.builder.signing import KeyFile, sign
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Report, Transfer
 from modelops_operator.builder.wheels import WheelStore
 
 BENTO: Final = "opt/bento"
 MODELS: Final = f"{BENTO}/{bento.MODELS}"
+LOST: Final = {Reason.IMAGE_INCOMPLETE, Reason.IMAGE_DAMAGED}
+"""Why a registry refuses an image whose layers it was given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +167,22 @@ class _Build:
         models = await self._fetch()
         lock = await self._lock(bundle, models, target)
         async with asyncio.TaskGroup() as tasks:
-            environment = tasks.create_task(self._environment(repository.name, lock, target))
+            assembling = tasks.create_task(self._environment(repository.name, lock, target))
             pushing = tasks.create_task(self._push_own(repository, models))
-        image = self._complete(environment.result(), pushing.result(), lock)
-        if self._site.config.builder.attest:
-            self._transfer.begin("Attaching bill of materials and provenance")
-            await self._attest(repository, image, lock, models)
+        environment, own = assembling.result(), pushing.result()
+        image = self._complete(environment, own.keys(), lock)
+        contents = self._contents(image, lock, models)
+        # What is said about an image is there before the image has a tag to be found by.
+        await self._attest(repository, contents, len(self._manifest(image, lock)))
+        await self._sign(repository, contents)
         self._transfer.begin("Pushing the image")
+        try:
+            return await self._publish(repository, image, lock)
+        except RegistryError as error:
+            if error.failure.reason not in LOST:
+                raise
+        # Distribution 2 may lose a layer that two builders push at the same time.
+        await self._supply(repository, environment, own.values())
         return await self._publish(repository, image, lock)
 
     async def _repository(self) -> Repository:
@@ -225,15 +238,17 @@ class _Build:
         return lock.with_local([bundle.wheel])
 
     async def _environment(self, repository: str, lock: Lock, target: Target) -> Image:
-        job = Job(self._folder, WheelStore(self._folder, self._site.index), self._transfer)
         base = await self._site.connections.base(self._spec.base)
         return await self._site.environments.ensure(
-            repository, base=base, lock=lock, target=target, job=job
+            repository, base=base, lock=lock, target=target, job=self._job()
         )
+
+    def _job(self) -> Job:
+        return Job(self._folder, WheelStore(self._folder, self._site.index), self._transfer)
 
     async def _push_own(
         self, repository: Repository, models: Sequence[FetchedModel]
-    ) -> Sequence[Layer]:
+    ) -> Mapping[Layer, Blob]:
         """Push the layers that are this image's own: the Bento, and each model."""
         async with asyncio.TaskGroup() as tasks:
             pushing = [
@@ -245,16 +260,16 @@ class _Build:
                     for model in models
                 ),
             ]
-        return [task.result() for task in pushing]
+        return dict(task.result() for task in pushing)
 
     async def _push(
         self, name: str, repository: Repository, content: str, entries: Sequence[Entry]
-    ) -> Layer:
+    ) -> tuple[Layer, Blob]:
         path = self._folder / f"{name}.layer"
         layer, blob = await asyncio.to_thread(write_layer, entries, path, content=content)
         sent = await repository.registry.ensure(repository.name, blob)
         self._transfer.count(layer.size, sent=sent)
-        return layer
+        return layer, blob
 
     def _skeleton(self) -> Sequence[Entry]:
         files = bento.skeleton(
@@ -270,7 +285,7 @@ class _Build:
 
     # --- what comes out ----------------------------------------------------------------------
 
-    def _complete(self, environment: Image, layers: Sequence[Layer], lock: Lock) -> Image:
+    def _complete(self, environment: Image, layers: Iterable[Layer], lock: Lock) -> Image:
         return environment.extended(
             layers,
             environment=bento.environment(),
@@ -293,27 +308,50 @@ class _Build:
             "org.opencontainers.image.version": self._predictor.version,
         }
 
-    async def _attest(
-        self, repository: Repository, image: Image, lock: Lock, models: Sequence[FetchedModel]
-    ) -> None:
-        """Attach what the image is made of, before there is a tag to find the image by."""
-        manifest = image.manifest(self._labels(lock))
+    def _manifest(self, image: Image, lock: Lock) -> bytes:
+        return image.manifest(self._labels(lock))
+
+    def _contents(self, image: Image, lock: Lock, models: Sequence[FetchedModel]) -> Contents:
         layers = zip(models, image.layers[-len(models) :], strict=True)
-        contents = Contents(
+        return Contents(
             spec=self._spec,
             lock=lock,
-            digest=sha256(manifest),
+            digest=sha256(self._manifest(image, lock)),
             layers={model.model.role: layer.diff_id for model, layer in layers},
         )
-        subject = Subject(digest=contents.digest, size=len(manifest))
+
+    async def _attest(self, repository: Repository, contents: Contents, size: int) -> None:
+        """Attach what the image is made of and where that came from, when told to."""
+        if not self._site.config.builder.attest:
+            return
+        self._transfer.begin("Attaching bill of materials and provenance")
+        subject = Subject(digest=contents.digest, size=size)
         await attach(repository, subject, CYCLONEDX, sbom(contents))
         await attach(repository, subject, IN_TOTO, provenance(contents))
 
+    async def _sign(self, repository: Repository, contents: Contents) -> None:
+        """Sign the image, its bill of materials and its provenance, when there is a key."""
+        key = self._site.config.builder.signing.key
+        if key is None:
+            return
+        self._transfer.begin("Signing")
+        statements = [stated_sbom(contents), provenance(contents)]
+        await sign(repository, contents.digest, statements, KeyFile(key))
+
+    async def _supply(
+        self, repository: Repository, environment: Image, own: Iterable[Blob]
+    ) -> None:
+        """Bring all layers into the repository, whether or not it says that they are there."""
+        self._transfer.begin("Pushing lost layers again")
+        await self._site.environments.mount(repository.name, environment, self._job())
+        async with asyncio.TaskGroup() as tasks:
+            for blob in own:
+                tasks.create_task(repository.registry.push(repository.name, blob))
+
     async def _publish(self, repository: Repository, image: Image, lock: Lock) -> BuiltImage:
-        labels = self._labels(lock)
-        digest = sha256(image.manifest(labels))
+        digest = sha256(self._manifest(image, lock))
         tag = f"{self._predictor.version}-{digest.partition(':')[2][:12]}"
-        await publish(repository, image, tag=tag, annotations=labels)
+        await publish(repository, image, tag=tag, annotations=self._labels(lock))
         return BuiltImage(
             reference=f"{self._spec.repository}@{digest}",
             digest=digest,

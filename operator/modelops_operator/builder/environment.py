@@ -122,9 +122,16 @@ class Environments:
             else:
                 _count_reused(image, job.transfer)
             job.transfer.begin("Mounting layers")
-            await self._mount(repository, image, job)
+            await self.mount(repository, image, job)
             await self._remember(repository, tag, image)
             return image
+
+    async def mount(self, repository: str, image: Image, job: Job) -> None:
+        """Bring the layers of an environment into `repository`, whether or not they are there."""
+        destination = Repository(self._registry, repository)
+        async with asyncio.TaskGroup() as tasks:
+            for layer in image.layers:
+                tasks.create_task(self._mount_layer(layer, destination, job))
 
     # --- memory ------------------------------------------------------------------------------
 
@@ -135,12 +142,6 @@ class Environments:
     async def _remember(self, repository: str, tag: str, image: Image) -> None:
         await self._registry.ensure(repository, image.config_blob())
         await self._registry.put_manifest(repository, tag, image.remembered())
-
-    async def _mount(self, repository: str, image: Image, job: Job) -> None:
-        destination = Repository(self._registry, repository)
-        async with asyncio.TaskGroup() as tasks:
-            for layer in image.layers:
-                tasks.create_task(self._mount_layer(layer, destination, job))
 
     async def _mount_layer(self, layer: Layer, destination: Repository, job: Job) -> None:
         # No HEAD first: where a repository is new, which is when this runs, it has nothing yet.

@@ -9,7 +9,12 @@ from modelops_operator.core.findings import bounded
 from modelops_operator.core.state import Event, Manifest
 
 GOOD = frozenset(
-    {ConditionType.MODELS_RESOLVED, ConditionType.IMAGE_READY, ConditionType.READY},
+    {
+        ConditionType.MODELS_RESOLVED,
+        ConditionType.IMAGE_READY,
+        ConditionType.IMAGE_VERIFIED,
+        ConditionType.READY,
+    },
 )
 """Worth an Event when they become True."""
 BAD = frozenset(
@@ -18,6 +23,8 @@ BAD = frozenset(
 """Worth a warning when they become True."""
 RECOVERING = BAD - {ConditionType.STALLED}
 """Worth an Event when they are over."""
+NEEDED = frozenset({ConditionType.IMAGE_VERIFIED, ConditionType.AVAILABLE})
+"""Worth a warning when they become False."""
 NO_TROUBLE = frozenset({Reason.NOT_DEPLOYED, Reason.PODS_STARTING, Reason.SCALING})
 """Why pods may be missing without anything being wrong with them."""
 
@@ -57,7 +64,7 @@ def _transition(
 ) -> Iterator[Event]:
     now = condition["status"]
     over = now == "False" and type_ in RECOVERING and before.get("status") == "True"
-    trouble = now == "False" and type_ == ConditionType.AVAILABLE
+    trouble = now == "False" and type_ in NEEDED
     if (trouble and condition["reason"] not in NO_TROUBLE) or (now == "True" and type_ in BAD):
         yield _event("Warning", condition)
     elif over or (now == "True" and type_ in GOOD):

@@ -30,6 +30,7 @@ from modelops_operator.core.scene import Scene
 from modelops_operator.core.state import Manifest, Observed, Plan
 from modelops_operator.core.status import Account, write_status
 from modelops_operator.core.target import choose_target
+from modelops_operator.core.verification import verified
 from modelops_operator.core.wishes import granted_wishes
 
 COLLISION_INTERVAL = timedelta(seconds=30)
@@ -52,13 +53,16 @@ def reconcile(
     # Which versions of the models are wanted?
     resolution = resolve(_inquiry(scene, desired.spec, config, now))
     # Which image serves them, and is it there? Until then, what runs is what is to run.
-    target = choose_target(scene, desired, resolution, config)
+    chosen = choose_target(scene, desired, resolution, config)
+    # Is it signed? Without a signature that is asked for, it does not replace what runs.
+    verdict = verified(scene, desired.spec, chosen, config)
+    target = verdict.target
     # Which children are not as they should be?
     changes = plan_changes(scene, desired.spec, target)
     # Do the pods serve what they should?
     available = availability(_deployed(scene, changes))
     # What does all this mean?
-    findings = (resolution.finding, target.finding, available)
+    findings = (resolution.finding, target.finding, *verdict.findings, available)
     account = Account(
         conditions=(
             *overall(findings, _serving(scene, changes)),
@@ -70,6 +74,7 @@ def reconcile(
     )
     status = write_status(scene, account, now)
     return Plan(
+        verify=verdict.ask,
         image=target.create,
         apply=changes.apply,
         delete=changes.delete,
@@ -128,10 +133,12 @@ def _stand_still(scene: Scene, account: Account, now: datetime) -> Plan:
 def _resting(scene: Scene, reason: Reason, message: str) -> tuple[Condition, ...]:
     """Give the conditions of an object that nothing is done for, but that is looked at."""
     nothing = Changes()
+    unknown = [ConditionType.MODELS_RESOLVED, ConditionType.IMAGE_READY]
+    if scene.former(ConditionType.IMAGE_VERIFIED):
+        unknown.append(ConditionType.IMAGE_VERIFIED)
     return (
         at_rest(reason, message, _serving(scene, nothing)),
-        Condition(ConditionType.MODELS_RESOLVED, "Unknown", reason, message),
-        Condition(ConditionType.IMAGE_READY, "Unknown", reason, message),
+        *(Condition(type_, "Unknown", reason, message) for type_ in unknown),
         availability(_deployed(scene, nothing)).condition,
     )
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from modelops_operator.api.conditions import Condition
-from modelops_operator.api.facts import Failure, ModelVersion, Pod, Role
+from modelops_operator.api.facts import Failure, ModelVersion, Pod, Role, Signed
 
 Manifest = Mapping[str, Any]
 """A Kubernetes object as the API server speaks it: a tree of dicts, lists and scalars."""
@@ -41,6 +41,8 @@ class Observed:
     children: Mapping[ChildRef, Manifest] = field(default_factory=dict)
     """Live objects under the names that we use, whoever owns them."""
     pods: tuple[Pod, ...] = ()
+    signatures: Mapping[str, Signed | Failure] = field(default_factory=dict)
+    """What is known of the signatures of images, by reference; nobody has asked for others yet."""
     health: Health | None = None
     """None until the first evaluation, or when no telemetry is expected."""
     write_failures: Mapping[ChildRef, Failure] = field(default_factory=dict)
@@ -61,6 +63,8 @@ class Event:
 class Plan:
     """What is to be done now. Executed in the order of the fields."""
 
+    verify: tuple[str, ...] = ()
+    """Images whose signature is to be looked for."""
     image: Manifest | None = None
     """A ModelImage to create, where it does not exist."""
     apply: tuple[Manifest, ...] = ()

@@ -26,6 +26,7 @@ from modelops_operator.shell.follower import ModelFollower
 from modelops_operator.shell.gather import Gatherer, Memory
 from modelops_operator.shell.leader import Leadership
 from modelops_operator.shell.queue import Key, Lane, WorkQueue
+from modelops_operator.shell.signatures import Signatures
 
 KIND: Final = MODEL_DEPLOYMENTS.kind
 
@@ -46,6 +47,7 @@ class Controller:
     queue: WorkQueue
     fleet: Fleet
     follower: ModelFollower
+    signatures: Signatures
     gatherer: Gatherer
     executor: Executor
     leadership: Leadership
@@ -99,6 +101,8 @@ class Controller:
             return True
         plan = await self._plan(key, live)
         before = self.refused.get(key, {})
+        for reference in plan.verify:
+            self.signatures.ask(reference, key)
         refused = await self.executor.write(plan, _owner(live))
         self.refused[key] = refused
         news = refused != before
@@ -138,7 +142,11 @@ class Controller:
 
     async def _plan(self, key: Key, live: Manifest) -> Plan:
         now = datetime.now(UTC)
-        memory = Memory(health=self.health.get(key), refused=self.refused.get(key, {}))
+        memory = Memory(
+            health=self.health.get(key),
+            refused=self.refused.get(key, {}),
+            signatures=self.signatures.known,
+        )
         try:
             desired = ModelDeployment.model_validate(live)
         except ValidationError as error:
@@ -181,16 +189,17 @@ class Listener:
             edited = now is None or is_edited(now)
             self._queue.add(key, Lane.EDIT if edited else Lane.REFRESH)
         elif live["kind"] == MODEL_IMAGES.kind:
-            self._refresh(self._fleet.naming(predictor_of(live)))
+            self.refresh(self._fleet.naming(predictor_of(live)))
         elif (owner := owner_of(live)) is not None:
-            self._refresh([owner])
+            self.refresh([owner])
 
     def moved(self, models: Collection[str]) -> None:
         """Hear of models that resolve differently."""
         for model in models:
-            self._refresh(self._fleet.naming(model))
+            self.refresh(self._fleet.naming(model))
 
-    def _refresh(self, keys: Iterable[Key]) -> None:
+    def refresh(self, keys: Iterable[Key]) -> None:
+        """Have objects looked at again, of which something else is known now."""
         for key in keys:
             self._queue.add(key, Lane.REFRESH)
 

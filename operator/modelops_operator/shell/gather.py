@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from modelops_operator.adapters.kubernetes import CHILDREN, ApiError, Cluster
-from modelops_operator.api.facts import Failure, ModelVersion, Pod, Role
+from modelops_operator.api.facts import Failure, ModelVersion, Pod, Role, Signed
 from modelops_operator.core.state import ChildRef, Health, Manifest, Observed
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.queue import Key
@@ -25,6 +25,8 @@ class Memory:
     """The last verdict."""
     refused: Mapping[ChildRef, Failure]
     """What the API server refused in the last pass."""
+    signatures: Mapping[str, Signed | Failure] = field(default_factory=dict)
+    """What is known of the signatures of images, this object's among them."""
 
 
 class Gatherer:
@@ -53,6 +55,7 @@ class Gatherer:
                 ChildRef(kind, key[1]): live for kind, live in known.items() if live is not None
             },
             pods=tuple(_pod(live, tails) for live in self._cache.pods_of(key)),
+            signatures=memory.signatures,
             health=memory.health,
             write_failures=memory.refused,
         )

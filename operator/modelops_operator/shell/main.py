@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
+from modelops_operator.adapters.image_signatures import CosignSignatures, TrustedKey, trusted_keys
 from modelops_operator.adapters.kubernetes import (
     CHILDREN,
     MODEL_DEPLOYMENTS,
@@ -12,7 +13,8 @@ from modelops_operator.adapters.kubernetes import (
     Cluster,
 )
 from modelops_operator.adapters.mlflow import MlflowRegistry
-from modelops_operator.api.config import OperatorConfig
+from modelops_operator.adapters.registries import Registries
+from modelops_operator.api.config import OperatorConfig, VerificationConfig, VerificationMode
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.controller import Controller, Listener
 from modelops_operator.shell.endpoints import endpoints
@@ -24,6 +26,7 @@ from modelops_operator.shell.leader import Always, Leader, Leadership, identity
 from modelops_operator.shell.monitoring import Monitor
 from modelops_operator.shell.process import Stop, after, run_process, run_until_stopped
 from modelops_operator.shell.queue import TokenBucket, WorkQueue
+from modelops_operator.shell.signatures import Signatures
 from modelops_operator.shell.sweep import Kind, Sweeper
 from modelops_operator.shell.telemetry import telemetry_source
 from modelops_operator.shell.unwanted import UnwantedImages
@@ -32,6 +35,8 @@ from modelops_operator.shell.watch import Watcher
 MANAGED: Final = "app.kubernetes.io/managed-by=modelops-operator"
 WRITES_PER_SECOND: Final = 100.0
 WRITES_AT_ONCE: Final = 200
+VERIFIERS: Final = 4
+"""Images whose signatures are looked for at the same time."""
 
 
 def main() -> None:
@@ -48,6 +53,11 @@ async def operate(config: OperatorConfig) -> None:
         stack.callback(registry.close)
         source = await stack.enter_async_context(telemetry_source(config.monitoring))
 
+        registries = await stack.enter_async_context(
+            Registries(config.registry, config.builder.ca_bundle)
+        )
+        keys = _trusted_keys(config.verification)
+
         stop, cache, fleet, queue = Stop(), Cache(), Fleet(), WorkQueue("deployments")
         listener = Listener(cache, fleet, queue)
         leadership = _leadership(config, cluster)
@@ -60,6 +70,7 @@ async def operate(config: OperatorConfig) -> None:
             wanted=fleet.models,
             moved=listener.moved,
         )
+        signatures = Signatures(CosignSignatures(registries, keys), answered=listener.refresh)
         controller = Controller(
             config=config,
             cluster=cluster,
@@ -67,6 +78,7 @@ async def operate(config: OperatorConfig) -> None:
             queue=queue,
             fleet=fleet,
             follower=follower,
+            signatures=signatures,
             gatherer=Gatherer(cache, cluster, images=config.operator.namespace),
             executor=executor,
             leadership=leadership,
@@ -93,6 +105,7 @@ async def operate(config: OperatorConfig) -> None:
                     f"worker {number}": after(sweeper.synced, controller.work)
                     for number in range(config.operator.workers)
                 },
+                **{f"verifier {number}": signatures.run() for number in range(VERIFIERS)},
                 "monitoring": after(sweeper.synced, monitor.run),
                 # Ended when nothing is written any more, so that others take over at once.
                 "leader election": leadership.run(),
@@ -110,6 +123,13 @@ def _kinds(config: OperatorConfig) -> tuple[Sequence[Kind], Kind]:
     children = [Kind(resource, namespaces, MANAGED) for resource in (*CHILDREN.values(), PODS)]
     images = Kind(MODEL_IMAGES, (config.operator.namespace,))
     return (Kind(MODEL_DEPLOYMENTS, namespaces), *children), images
+
+
+def _trusted_keys(config: VerificationConfig) -> Sequence[TrustedKey]:
+    """Read the keys whose signatures count. Raises ConfigError."""
+    if config.mode is VerificationMode.DISABLED or config.keys is None:
+        return ()
+    return trusted_keys(config.keys)
 
 
 def _leadership(config: OperatorConfig, cluster: Cluster) -> Leadership:

@@ -95,7 +95,10 @@ class ImageFolder:
         manifest = await self.manifest(repository, digest)
         if manifest is None:
             raise self._errors.fault(f"there is no {repository}@{digest}")
-        await asyncio.to_thread(self._export, manifest, folder, tag)
+        entries = manifest.parsed().get("manifests", ())
+        variants = [await self.manifest(repository, entry["digest"]) for entry in entries]
+        images = [each for each in variants if each is not None] or [manifest]
+        await asyncio.to_thread(self._export, manifest, images, folder, tag)
 
     # --- files -------------------------------------------------------------------------------
 
@@ -125,8 +128,11 @@ class ImageFolder:
             Path(draft).unlink(missing_ok=True)
             raise
 
-    def _export(self, manifest: Manifest, folder: Path, tag: str) -> None:
-        for digest in (manifest.digest, *_named_in(manifest)):
+    def _export(
+        self, manifest: Manifest, images: Iterable[Manifest], folder: Path, tag: str
+    ) -> None:
+        blobs = [blob for image in images for blob in (image.digest, *_named_in(image))]
+        for digest in (manifest.digest, *blobs):
             path = folder / self._path(digest).relative_to(self._folder)
             path.parent.mkdir(parents=True, exist_ok=True)
             _link(self._path(digest), path)

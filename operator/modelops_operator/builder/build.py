@@ -13,7 +13,7 @@ import httpx
 from modelops_runtime import bento
 
 from modelops_operator.adapters.image_store import ImageStore
-from modelops_operator.adapters.oci import Blob, sha256
+from modelops_operator.adapters.oci import INDEX, Blob, sha256
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.reasons import Reason
@@ -30,7 +30,7 @@ from modelops_operator.builder.bundle import Bundle, read_bundle
 from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
 from modelops_operator.builder.failures import BuildError, broken, first_failure
-from modelops_operator.builder.image import Image, Repository, publish
+from modelops_operator.builder.image import Image, Repository, canonical, index, publish
 from modelops_operator.builder.layers import Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
@@ -159,44 +159,37 @@ class _Build:
 
     async def run(self) -> BuiltImage:
         repository = await self._repository()
-        target = self._target()
+        targets = [Target(self._spec.python, platform) for platform in self._spec.platforms]
         bundle = await asyncio.to_thread(
             read_bundle, self._site.config.builder.runtime_bundle, self._spec.runtime.version
         )
         self._transfer.begin("Fetching models")
         models = await self._fetch()
-        lock = await self._lock(bundle, models, target)
         async with asyncio.TaskGroup() as tasks:
-            assembling = tasks.create_task(self._environment(repository.name, lock, target))
             pushing = tasks.create_task(self._push_own(repository, models))
-        environment, own = assembling.result(), pushing.result()
-        image = self._complete(environment, own.keys(), lock)
-        contents = self._contents(image, lock, models)
+            # One after the other: what they have in common, the second finds.
+            assembled = [
+                await self._assemble(repository.name, bundle, models, target) for target in targets
+            ]
+        own = pushing.result()
+        variants = [self._complete(*parts, own.keys()) for parts in assembled]
         # What is said about an image is there before the image has a tag to be found by.
-        await self._attest(repository, contents, len(self._manifest(image, lock)))
-        await self._sign(repository, contents)
+        for variant in variants:
+            await self._describe(repository, variant, models)
         self._transfer.begin("Pushing the image")
         try:
-            return await self._publish(repository, image, lock)
+            return await self._publish(repository, variants, models)
         except RegistryError as error:
             if error.failure.reason not in LOST:
                 raise
         # Distribution 2 may lose a layer that two builders push at the same time.
-        await self._supply(repository, environment, own.values())
-        return await self._publish(repository, image, lock)
+        for variant in variants:
+            await self._supply(repository, variant.environment, own.values())
+        return await self._publish(repository, variants, models)
 
     async def _repository(self) -> Repository:
         host, _, name = self._spec.repository.partition("/")
         return Repository(await self._site.connections.store(host), name)
-
-    def _target(self) -> Target:
-        if len(self._spec.platforms) != 1:
-            raise broken(
-                Reason.BUILD_FAILED,
-                "images for several platforms at once are not built yet; set `builder.platforms` "
-                "to one",
-            )
-        return Target(self._spec.python, self._spec.platforms[0])
 
     # --- what goes in ------------------------------------------------------------------------
 
@@ -237,11 +230,16 @@ class _Build:
         )
         return lock.with_local([bundle.wheel])
 
-    async def _environment(self, repository: str, lock: Lock, target: Target) -> Image:
+    async def _assemble(
+        self, repository: str, bundle: Bundle, models: Sequence[FetchedModel], target: Target
+    ) -> tuple[Image, Lock]:
+        """Bring everything but our own layers into the repository, for one platform."""
+        lock = await self._lock(bundle, models, target)
         base = await self._site.connections.base(self._spec.base)
-        return await self._site.environments.ensure(
+        environment = await self._site.environments.ensure(
             repository, base=base, lock=lock, target=target, job=self._job()
         )
+        return environment, lock
 
     def _job(self) -> Job:
         return Job(self._folder, WheelStore(self._folder, self._site.index), self._transfer)
@@ -285,21 +283,20 @@ class _Build:
 
     # --- what comes out ----------------------------------------------------------------------
 
-    def _complete(self, environment: Image, layers: Iterable[Layer], lock: Lock) -> Image:
-        return environment.extended(
-            layers,
-            environment=bento.environment(),
-            entrypoint=bento.entrypoint(),
-            labels=self._labels(lock),
+    def _complete(self, environment: Image, lock: Lock, layers: Iterable[Layer]) -> "_Variant":
+        labels = self._labels(lock.digest)
+        image = environment.extended(
+            layers, environment=bento.environment(), entrypoint=bento.entrypoint(), labels=labels
         )
+        return _Variant(environment, lock, image, image.manifest(labels))
 
-    def _labels(self, lock: Lock) -> Mapping[str, str]:
+    def _labels(self, lock: str) -> Mapping[str, str]:
         models = {
             f"modelops.dev/{model.role}": f"{model.name}/{model.version}"
             for model in self._models()
         }
         return models | {
-            "modelops.dev/lock": lock.digest,
+            "modelops.dev/lock": lock,
             "modelops.dev/runtime": self._spec.runtime.version,
             "modelops.dev/run": self._predictor.run_id,
             "org.opencontainers.image.base.digest": self._spec.base.rpartition("@")[2],
@@ -308,35 +305,39 @@ class _Build:
             "org.opencontainers.image.version": self._predictor.version,
         }
 
-    def _manifest(self, image: Image, lock: Lock) -> bytes:
-        return image.manifest(self._labels(lock))
-
-    def _contents(self, image: Image, lock: Lock, models: Sequence[FetchedModel]) -> Contents:
-        layers = zip(models, image.layers[-len(models) :], strict=True)
+    def _contents(
+        self, digest: str, variant: "_Variant", models: Sequence[FetchedModel]
+    ) -> Contents:
+        layers = zip(models, variant.image.layers[-len(models) :], strict=True)
         return Contents(
             spec=self._spec,
-            lock=lock,
-            digest=sha256(self._manifest(image, lock)),
+            lock=variant.lock,
+            digest=digest,
             layers={model.model.role: layer.diff_id for model, layer in layers},
         )
 
-    async def _attest(self, repository: Repository, contents: Contents, size: int) -> None:
-        """Attach what the image is made of and where that came from, when told to."""
-        if not self._site.config.builder.attest:
-            return
-        self._transfer.begin("Attaching bill of materials and provenance")
-        subject = Subject(digest=contents.digest, size=size)
-        await attach(repository, subject, CYCLONEDX, sbom(contents))
-        await attach(repository, subject, IN_TOTO, provenance(contents))
+    async def _describe(
+        self, repository: Repository, variant: "_Variant", models: Sequence[FetchedModel]
+    ) -> None:
+        """Attach what the image is made of and where that came from, and sign all, as told to."""
+        contents = self._contents(variant.digest, variant, models)
+        if self._site.config.builder.attest:
+            self._transfer.begin("Attaching bill of materials and provenance")
+            subject = Subject(digest=variant.digest, size=len(variant.manifest))
+            await attach(repository, subject, CYCLONEDX, sbom(contents))
+            await attach(repository, subject, IN_TOTO, provenance(contents))
+        await self._sign(repository, variant.digest, [contents])
 
-    async def _sign(self, repository: Repository, contents: Contents) -> None:
-        """Sign the image, its bill of materials and its provenance, when there is a key."""
+    async def _sign(
+        self, repository: Repository, digest: str, contents: Sequence[Contents]
+    ) -> None:
+        """Sign an image, its bills of materials and its provenance, when there is a key."""
         key = self._site.config.builder.signing.key
         if key is None:
             return
         self._transfer.begin("Signing")
-        statements = [stated_sbom(contents), provenance(contents)]
-        await sign(repository, contents.digest, statements, KeyFile(key))
+        statements = [make(each) for each in contents for make in (stated_sbom, provenance)]
+        await sign(repository, digest, statements, KeyFile(key))
 
     async def _supply(
         self, repository: Repository, environment: Image, own: Iterable[Blob]
@@ -348,17 +349,62 @@ class _Build:
             for blob in own:
                 tasks.create_task(repository.registry.push(repository.name, blob))
 
-    async def _publish(self, repository: Repository, image: Image, lock: Lock) -> BuiltImage:
-        digest = sha256(self._manifest(image, lock))
-        tag = f"{self._predictor.version}-{digest.partition(':')[2][:12]}"
-        await publish(repository, image, tag=tag, annotations=self._labels(lock))
+    async def _publish(
+        self,
+        repository: Repository,
+        variants: Sequence["_Variant"],
+        models: Sequence[FetchedModel],
+    ) -> BuiltImage:
+        if len(variants) == 1:
+            (variant,) = variants
+            digest, lock = variant.digest, variant.lock.digest
+            labels = self._labels(lock)
+            await publish(repository, variant.image, tag=self._tag(digest), annotations=labels)
+        else:
+            lock = sha256(canonical([variant.lock.digest for variant in variants]))
+            digest = await self._publish_index(repository, variants, models, self._labels(lock))
         return BuiltImage(
             reference=f"{self._spec.repository}@{digest}",
             digest=digest,
-            lock=lock.digest,
+            lock=lock,
             pushed=self._transfer.pushed,
             reused=self._transfer.reused,
         )
+
+    async def _publish_index(
+        self,
+        repository: Repository,
+        variants: Sequence["_Variant"],
+        models: Sequence[FetchedModel],
+        labels: Mapping[str, str],
+    ) -> str:
+        """Store one image for each platform, and the list that nodes choose theirs from."""
+        for variant in variants:
+            annotations = self._labels(variant.lock.digest)
+            await publish(repository, variant.image, tag=variant.digest, annotations=annotations)
+        content = index([(variant.image, variant.manifest) for variant in variants], labels)
+        digest = sha256(content)
+        contents = [self._contents(digest, variant, models) for variant in variants]
+        await self._sign(repository, digest, contents)
+        registry = repository.registry
+        return await registry.put_manifest(repository.name, self._tag(digest), content, INDEX)
+
+    def _tag(self, digest: str) -> str:
+        return f"{self._predictor.version}-{digest.partition(':')[2][:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """The image for one platform."""
+
+    environment: Image
+    lock: Lock
+    image: Image
+    manifest: bytes
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.manifest)
 
 
 def _entries(model: FetchedModel) -> Sequence[Entry]:

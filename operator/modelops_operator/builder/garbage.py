@@ -1,16 +1,15 @@
 """Finds the images in a registry that nobody needs any more, and deletes them.
 
-Ours are images whose configuration has our labels, and the environments and layers that builds
+Ours are images whose manifest has our annotations, and the environments and layers that builds
 remember; what anything else made is not touched, nor are locks, by which the same models give the
 same image a year later. Blobs are freed by the registry itself, as each does in its own way.
 """
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from modelops_operator.adapters.oci import INDEX, Registry
+from modelops_operator.adapters.oci import Registry
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.facts import Role
 from modelops_operator.builder.image import RECIPE
@@ -33,6 +32,8 @@ class Stored:
     """Digests."""
     size: int
     """Bytes of its layers, which others may share."""
+    variants: tuple[str, ...] = ()
+    """Digests of the images for each platform, where it is a list of them."""
 
     @property
     def is_image(self) -> bool:
@@ -50,14 +51,18 @@ async def survey(registry: Registry, prefix: str) -> Sequence[Stored]:
         manifests: dict[str, Mapping[str, Any]] = {}
         for tag in await registry.tags(repository):
             manifest = await registry.manifest(repository, tag)
-            if manifest is not None and manifest.media_type != INDEX:
+            if manifest is not None:
                 tagged.setdefault(manifest.digest, []).append(tag)
                 manifests[manifest.digest] = manifest.parsed()
         for digest, parsed in manifests.items():
-            labels = await _labels(registry, repository, parsed)
-            if _PREDICTOR not in labels and RECIPE not in parsed.get("annotations", {}):
+            annotations = parsed.get("annotations", {})
+            if _PREDICTOR not in annotations and RECIPE not in annotations:
                 continue
-            model, _, version = labels.get(_PREDICTOR, "").rpartition("/")
+            model, _, version = annotations.get(_PREDICTOR, "").rpartition("/")
+            images = await _images(registry, repository, parsed)
+            layers = {
+                layer["digest"]: layer["size"] for image in images for layer in image["layers"]
+            }
             found.append(
                 Stored(
                     repository=repository,
@@ -65,22 +70,24 @@ async def survey(registry: Registry, prefix: str) -> Sequence[Stored]:
                     tags=tuple(sorted(tagged[digest])),
                     model=model,
                     version=version,
-                    layers=frozenset(layer["digest"] for layer in parsed["layers"]),
-                    size=sum(layer["size"] for layer in parsed["layers"]),
+                    layers=frozenset(layers),
+                    size=sum(layers.values()),
+                    variants=tuple(entry["digest"] for entry in parsed.get("manifests", ())),
                 )
             )
     return found
 
 
-async def _labels(
+async def _images(
     registry: Registry, repository: str, manifest: Mapping[str, Any]
-) -> Mapping[str, str]:
-    annotations: Mapping[str, str] = manifest.get("annotations", {})
-    if RECIPE in annotations or _PREDICTOR not in annotations:
-        return {}  # Images have their labels as annotations too: nothing else need be read.
-    config = json.loads(await registry.blob(repository, manifest["config"]["digest"]))
-    labels: Mapping[str, str] = (config.get("config") or {}).get("Labels") or {}
-    return labels
+) -> Sequence[Mapping[str, Any]]:
+    """Give the manifests that have layers: the image's own, or those of a list of images."""
+    if "manifests" not in manifest:
+        return [manifest]
+    found = [
+        await registry.manifest(repository, entry["digest"]) for entry in manifest["manifests"]
+    ]
+    return [each.parsed() for each in found if each is not None]
 
 
 def unneeded(stored: Iterable[Stored], used: Collection[str], keep: int) -> Sequence[Stored]:
@@ -118,20 +125,25 @@ async def delete(registry: Registry, doomed: Stored) -> None:
 
     The attachments go first: cut short, it is found again and finished.
     """
-    repository = doomed.repository
-    tag = index_tag(doomed.digest)
     if doomed.is_image:
-        attached = await registry.referrers(repository, doomed.digest)
-        index = await registry.manifest(repository, tag)
-        if attached is None and index is not None:
-            attached = index.parsed().get("manifests", ())
-        for descriptor in attached or ():
-            await registry.delete_manifest(repository, descriptor["digest"])
-        for name in (tag, f"{tag}.sig", f"{tag}.att", f"{tag}.sbom"):  # as cosign names them
-            manifest = await registry.manifest(repository, name)
-            if manifest is not None:
-                await registry.delete_manifest(repository, manifest.digest)
-    await registry.delete_manifest(repository, doomed.digest)
+        for digest in (doomed.digest, *doomed.variants):
+            await _delete_attached(registry, doomed.repository, digest)
+    for digest in (doomed.digest, *doomed.variants):
+        await registry.delete_manifest(doomed.repository, digest)
+
+
+async def _delete_attached(registry: Registry, repository: str, digest: str) -> None:
+    tag = index_tag(digest)
+    attached = await registry.referrers(repository, digest)
+    listed = await registry.manifest(repository, tag)
+    if attached is None and listed is not None:
+        attached = listed.parsed().get("manifests", ())
+    for descriptor in attached or ():
+        await registry.delete_manifest(repository, descriptor["digest"])
+    for name in (tag, f"{tag}.sig", f"{tag}.att", f"{tag}.sbom"):  # as cosign names them
+        manifest = await registry.manifest(repository, name)
+        if manifest is not None:
+            await registry.delete_manifest(repository, manifest.digest)
 
 
 async def delete_all(registry: Registry, doomed: Iterable[Stored]) -> Mapping[str, RegistryError]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelops_operator.adapters.image_store import ImageStore
-from modelops_operator.adapters.oci import INDEX, MANIFEST, Blob, Reference
+from modelops_operator.adapters.oci import INDEX, MANIFEST, Blob, Reference, sha256
 from modelops_operator.api.reasons import Reason
 from modelops_operator.builder.failures import BuildError, broken
 from modelops_operator.builder.layers import Layer
@@ -100,6 +100,26 @@ class Image:
 def canonical(tree: Any) -> bytes:
     """Write JSON: the same tree always gives the same bytes."""
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def index(images: Iterable[tuple[Image, bytes]], annotations: Mapping[str, str]) -> bytes:
+    """Write the list of images, each with its manifest, that nodes choose theirs from."""
+    return canonical(
+        {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [
+                {
+                    "mediaType": MANIFEST,
+                    "digest": sha256(manifest),
+                    "size": len(manifest),
+                    "platform": {"os": "linux", "architecture": image.architecture},
+                }
+                for image, manifest in images
+            ],
+            "annotations": dict(annotations),
+        }
+    )
 
 
 async def read_image(registry: ImageStore, repository: str, manifest: bytes) -> Image:

@@ -11,6 +11,7 @@ import orjson
 from modelops_runtime import flavor
 
 from modelops_operator.adapters.image_folder import ImageFolder
+from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.mlflow import MlflowRegistry, ModelRegistryError
 from modelops_operator.adapters.oci import Manifest, Reference
 from modelops_operator.api.config import OperatorConfig
@@ -199,16 +200,25 @@ async def build(order: Order, progress: Report) -> Outcome:
     return Outcome(
         built=built,
         reference=f"{order.push}:{tag}" if order.push else f"oci:{order.output}:{tag}",
-        layers=layers_of(manifest),
+        layers=await layers_of(keeper, repository, manifest),
         seconds=time.monotonic() - begun,
     )
 
 
-def layers_of(manifest: Manifest) -> Sequence[tuple[str, int]]:
-    """Tell what each layer of an image holds, and its bytes."""
+async def layers_of(
+    store: ImageStore, repository: str, manifest: Manifest
+) -> Sequence[tuple[str, int]]:
+    """Tell what each layer of an image holds, and its bytes; of a list, those of all images."""
+    images = [manifest.parsed()]
+    if "manifests" in images[0]:
+        found = [
+            await store.manifest(repository, each["digest"]) for each in images[0]["manifests"]
+        ]
+        images = [each.parsed() for each in found if each is not None]
+    layers = {layer["digest"]: layer for image in images for layer in image["layers"]}
     return [
         (layer.get("annotations", {}).get(CONTENT, "base image"), layer["size"])
-        for layer in manifest.parsed()["layers"]
+        for layer in layers.values()
     ]
 
 

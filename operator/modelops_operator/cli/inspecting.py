@@ -58,10 +58,13 @@ async def describe(store: ImageStore, reference: Reference) -> Description:
     if manifest is None:
         raise InspectError(f"there is no image {reference}")
     parsed = manifest.parsed()
-    if "config" not in parsed:
-        raise InspectError(
-            f"{reference} is a list of images for several platforms: name one by its digest",
+    if "manifests" in parsed:
+        there = ", ".join(
+            f"{reference.host}/{reference.repository}@{each['digest']}"
+            f" ({each['platform']['os']}/{each['platform']['architecture']})"
+            for each in parsed["manifests"]
         )
+        raise InspectError(f"{reference} has an image for each platform, name one: {there}")
     labels = await _labels(store, reference.repository, parsed["config"]["digest"])
     if f"{OURS}{Role.PREDICTOR}" not in labels:
         raise InspectError(
@@ -77,7 +80,7 @@ async def describe(store: ImageStore, reference: Reference) -> Description:
         runtime=labels.get(f"{OURS}runtime", ""),
         lock=labels.get(f"{OURS}lock", ""),
         base=f"{labels.get(f'{BASE}name', '')}@{labels.get(f'{BASE}digest', '')}",
-        layers=layers_of(manifest),
+        layers=await layers_of(store, reference.repository, manifest),
         libraries=[
             f"{part['name']}=={part['version']}"
             for part in bill.get("components", ())

@@ -85,7 +85,12 @@ def main() -> None:
     help="Image with Python in /usr/bin; by default the configuration's.",
 )
 @click.option("--python", help="Its minor version; by default 3.11.")
-@click.option("--platform", help="By default linux/amd64.")
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    help="By default linux/amd64; several make one list of images.",
+)
 @INSECURE
 @CREDENTIALS
 @click.option(
@@ -200,7 +205,7 @@ def _config(options: dict[str, Any], place: str) -> OperatorConfig:
     }
     builder = {
         "python": options["python"],
-        "platforms": options["platform"] and [options["platform"]],
+        "platforms": options["platforms"],
         "indexUrls": options["index_urls"],
         "caBundle": options["ca_bundle"],
         "attest": options["attest"],

@@ -32,6 +32,10 @@ from modelops_operator.api.reasons import Reason
 
 MOST_SIGNATURES: Final = 64
 """As many of an image's signatures are looked at, the newest first."""
+SIGN: Final = (
+    "cosign sign --key KEY --new-bundle-format=false --use-signing-config=false --tlog-upload=false"
+)
+"""How people sign in the form that is looked for; cosign 3 has another one that it prefers."""
 _DIGEST: Final = r"sha256:[0-9a-f]{64}"
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -128,9 +132,8 @@ class CosignSignatures:
         return Failure(
             reason=Reason.SIGNATURE_UNTRUSTED,
             message=(
-                f"no signature of {place} is by a key that is trusted ({keys}): sign it with one, "
-                f"`cosign sign --key KEY {place}`, or add the signer's public key to "
-                "`verification.keys`"
+                f"no signature of {place} is by a key that is trusted ({keys}): add the signer's "
+                f"public key to `verification.keys`, or sign it with one of these: `{SIGN} {place}`"
             ),
             permanent=True,
         )
@@ -142,8 +145,7 @@ def _unsigned(place: Reference) -> Failure:
         message=(
             f"nobody has signed {place} (its repository has no tag "
             f"{signature_tag(place.version)}): give the builder a key (`builder.signing`) and ask "
-            "for a rebuild (the annotation modelops.dev/rebuild), or sign it with "
-            f"`cosign sign --key KEY {place}`"
+            f"for a rebuild (the annotation modelops.dev/rebuild), or sign it: `{SIGN} {place}`"
         ),
         permanent=True,
     )

@@ -23,6 +23,7 @@ from modelops_operator.adapters.cosign import (
     claimed_digest,
     signature_tag,
 )
+from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Manifest, Reference
 from modelops_operator.adapters.registries import Registries
 from modelops_operator.adapters.registry_errors import RegistryError
@@ -110,33 +111,44 @@ class CosignSignatures:
         self._keys = keys
 
     async def verify(self, reference: str) -> Signed | Failure:
-        """Ask the registry: two requests for an image that is signed once."""
+        """Ask the image's registry."""
         place = Reference.parse(reference)
         try:
             registry = await self._registries.registry(place.host)
-            found = await registry.manifest(place.repository, signature_tag(place.version))
-            if found is None:
-                return _unsigned(place)
-            for digest, signature in _signatures(found):
-                document = await registry.blob(place.repository, digest)
-                if claimed_digest(document) == place.version:
-                    for key in self._keys:
-                        if key.has_signed(document, signature):
-                            return Signed(key=key.fingerprint)
+            return await verify(registry, place, self._keys)
         except RegistryError as error:
             return error.failure
-        return self._untrusted(place)
 
-    def _untrusted(self, place: Reference) -> Failure:
-        keys = ", ".join(key.fingerprint for key in self._keys)
-        return Failure(
-            reason=Reason.SIGNATURE_UNTRUSTED,
-            message=(
-                f"no signature of {place} is by a key that is trusted ({keys}): add the signer's "
-                f"public key to `verification.keys`, or sign it with one of these: `{SIGN} {place}`"
-            ),
-            permanent=True,
-        )
+
+async def verify(
+    store: ImageStore, place: Reference, keys: Sequence[TrustedKey]
+) -> Signed | Failure:
+    """Tell whether one of the keys has signed an image, named by digest.
+
+    That takes two requests for an image that was signed once. Raises RegistryError.
+    """
+    found = await store.manifest(place.repository, signature_tag(place.version))
+    if found is None:
+        return _unsigned(place)
+    for digest, signature in _signatures(found):
+        document = await store.blob(place.repository, digest)
+        if claimed_digest(document) == place.version:
+            for key in keys:
+                if key.has_signed(document, signature):
+                    return Signed(key=key.fingerprint)
+    return _untrusted(place, keys)
+
+
+def _untrusted(place: Reference, keys: Sequence[TrustedKey]) -> Failure:
+    trusted = ", ".join(key.fingerprint for key in keys)
+    return Failure(
+        reason=Reason.SIGNATURE_UNTRUSTED,
+        message=(
+            f"no signature of {place} is by a key that is trusted ({trusted}): add the signer's "
+            f"public key to `verification.keys`, or sign it with one of these: `{SIGN} {place}`"
+        ),
+        permanent=True,
+    )
 
 
 def _unsigned(place: Reference) -> Failure:

@@ -12,6 +12,8 @@ XOR = "give either alias, to follow it, or version, to pin it: one of the two, n
 RESERVED = 'alias may be neither "latest" nor "v" and digits, which MLflow reserves'
 NAME = "metadata.name must have at most 52 characters, begin with a lower-case letter"
 WINDOW = "must be a duration between 5s and 1h, such as 30s, 5m or 1h30m"
+SHARE = 'must be a decimal number between 0 and 1, in quotes, such as "0.05"'
+LATENCY = "must be a duration between 1ms and 10m, such as 50ms, 2s or 5m"
 DRIFT_RANGE = 'must be a decimal number between 0 and 10, in quotes, such as "0.25"'
 OUTLIER_RANGE = 'must be a decimal number between 1 and 1000, in quotes, such as "1.5"'
 WARN = "warn must not exceed alert"
@@ -112,6 +114,7 @@ GOOD = (
                 "window": "5m",
                 "drift": {"warn": "0.1", "alert": "0.25"},
                 "outliers": {"warn": "1.5", "alert": "2"},
+                "objectives": {"errorRate": "0.01", "p99": "50ms"},
             },
         },
     ),
@@ -142,6 +145,8 @@ GOOD = (
     Good(title="drift: alert alone", spec=monitoring(drift={"alert": "0.5"})),
     Good(title="outliers: any excess", spec=monitoring(outliers={"warn": "1", "alert": "1"})),
     Good(title="outliers: digits", spec=monitoring(outliers={"warn": "1.25", "alert": "12.125"})),
+    Good(title="objectives: none fails", spec=monitoring(objectives={"errorRate": "0"})),
+    Good(title="objectives: patience", spec=monitoring(objectives={"p99": "10m"})),
     Good(title="an object's name of 52 letters", spec=predictor(**PREDICTOR), name="e" * 52),
     Good(title="an object's name of one letter", spec=predictor(**PREDICTOR), name="e"),
     Good(title="an object's name with -", spec=predictor(**PREDICTOR), name="eu--west-1"),
@@ -178,6 +183,7 @@ _SERVING = "spec.serving"
 _RESOURCES = "spec.serving.resources"
 _DRIFT = "spec.monitoring.drift"
 _OUTLIERS = "spec.monitoring.outliers"
+_OBJECTIVES = "spec.monitoring.objectives"
 
 BAD = (
     # --- models
@@ -341,6 +347,14 @@ BAD = (
         field=_OUTLIERS, says=WARN),
     Bad(title="outliers: 10 is more than 9", spec=monitoring(outliers={"warn": "10", "alert": "9"}),
         field=_OUTLIERS, says=WARN),
+    Bad(title="objectives: a share above 1", spec=monitoring(objectives={"errorRate": "5"}),
+        field=f"{_OBJECTIVES}.errorRate", says=SHARE),
+    Bad(title="objectives: a percentage", spec=monitoring(objectives={"errorRate": "5%"}),
+        field=f"{_OBJECTIVES}.errorRate", says=SHARE),
+    Bad(title="objectives: no time at all", spec=monitoring(objectives={"p99": "0s"}),
+        field=f"{_OBJECTIVES}.p99", says=LATENCY),
+    Bad(title="objectives: microseconds", spec=monitoring(objectives={"p99": "500us"}),
+        field=f"{_OBJECTIVES}.p99", says=LATENCY),
     # --- the object's name
     Bad(title="an object's name of 53 letters", spec=predictor(**PREDICTOR), name="e" * 53,
         field="", says=NAME),

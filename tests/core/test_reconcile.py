@@ -119,6 +119,7 @@ def test_the_status_of_an_object_that_serves() -> None:
         "DriftDetected": ("Unknown", "AwaitingTelemetry"),
         "OutliersDetected": ("Unknown", "AwaitingTelemetry"),
         "MonitoringHealthy": ("Unknown", "AwaitingTelemetry"),
+        "ServiceHealthy": ("Unknown", "AwaitingTelemetry"),
     }
     told = {key: cluster.status[key] for key in cluster.status if key != "conditions"}
     image = next(iter(cluster.images.values()))["status"]["image"]

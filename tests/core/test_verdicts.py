@@ -14,14 +14,15 @@ from tests.core.simulation import START
 pytestmark = pytest.mark.unit
 
 ALL = frozenset(Role)
-DRIFT, OUTLIERS, HEALTHY = (
+DRIFT, OUTLIERS, HEALTHY, SERVICE = (
     ConditionType.DRIFT_DETECTED,
     ConditionType.OUTLIERS_DETECTED,
     ConditionType.MONITORING_HEALTHY,
+    ConditionType.SERVICE_HEALTHY,
 )
 
 
-def evidence(minutes: int = 0, **drift: Any) -> dict[str, Any]:
+def evidence(minutes: int = 0, failed: str = "0.001", **drift: Any) -> dict[str, Any]:
     return {
         "window": {
             "start": timestamp(START + timedelta(minutes=minutes - 5)),
@@ -31,6 +32,7 @@ def evidence(minutes: int = 0, **drift: Any) -> dict[str, Any]:
         "drift": {"severity": "None", "value": "0.031", "threshold": "0.25", "features": []}
         | drift,
         "outliers": {"severity": "None", "rate": "0.011", "reference": "0.010"},
+        "service": {"requests": 900 + minutes, "errorRate": failed},
     }
 
 
@@ -46,6 +48,7 @@ def judged(
             Condition(DRIFT, drift, reason, f"of {rows} rows"),
             Condition(OUTLIERS, "False", "OutliersNormal", f"of {rows} rows"),
             Condition(HEALTHY, "True", "Receiving", f"{rows} rows"),
+            Condition(SERVICE, "True", "WithinObjectives", f"{rows} requests"),
         ),
         evidence=figures,
     )
@@ -94,6 +97,8 @@ CALM = {"name": "SCHL", "psi": "0.01", "severity": "None"}
         ("another value", judged(evidence(10, value="0.04")), True),
         ("a value that is gone", judged(evidence(10, value=None)), True),
         ("a value that is no number", judged(evidence(10, value="many")), True),
+        ("a few more failures", judged(evidence(10, failed="0.004")), False),
+        ("failures", judged(evidence(10, failed="0.04")), True),
         ("a severity", judged(evidence(10, severity="Warn")), True),
         ("a feature that drifts", judged(evidence(10, features=[WARNED])), True),
         ("a verdict", judged(evidence(10), drift="True", reason="DriftAlert"), True),
@@ -114,15 +119,18 @@ def test_evidence_is_written_when_somebody_would_want_to_know(
 
 def test_before_anything_is_evaluated_nothing_is_known() -> None:
     unknown = ("Unknown", "AwaitingTelemetry")
-    assert said(None, {}) == {DRIFT: unknown, OUTLIERS: unknown, HEALTHY: unknown}
+    assert said(None, {}) == dict.fromkeys((DRIFT, OUTLIERS, HEALTHY, SERVICE), unknown)
 
 
 @pytest.mark.parametrize(
     ("roles", "expected"),
     [
-        ({Role.PREDICTOR}, ["NoDetector", "NoDetector", "Receiving"]),
-        ({Role.PREDICTOR, Role.DRIFT}, ["NoDrift", "NoDetector", "Receiving"]),
-        ({Role.PREDICTOR, Role.OUTLIER}, ["NoDetector", "OutliersNormal", "Receiving"]),
+        ({Role.PREDICTOR}, ["NoDetector", "NoDetector", "Receiving", "WithinObjectives"]),
+        ({Role.PREDICTOR, Role.DRIFT}, ["NoDrift", "NoDetector", "Receiving", "WithinObjectives"]),
+        (
+            {Role.PREDICTOR, Role.OUTLIER},
+            ["NoDetector", "OutliersNormal", "Receiving", "WithinObjectives"],
+        ),
     ],
 )
 def test_without_a_detector_there_is_no_verdict(
@@ -135,7 +143,8 @@ def test_without_a_detector_there_is_no_verdict(
 
 def test_a_predictor_alone_is_not_judged() -> None:
     unknown = ("Unknown", "NoDetector")
-    expected = {DRIFT: unknown, OUTLIERS: unknown, HEALTHY: unknown}
+    expected = dict.fromkeys((DRIFT, OUTLIERS, HEALTHY), unknown)
+    expected[SERVICE] = ("Unknown", "AwaitingTelemetry")
     assert said(None, {}, {Role.PREDICTOR}) == expected
     told = verdicts(None, {Role.PREDICTOR}, {}, START).conditions
     assert said(None, written(Health(conditions=told, evidence={})), {Role.PREDICTOR}) == expected

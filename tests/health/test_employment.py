@@ -85,6 +85,7 @@ def test_the_later_years_are_quiet(
             ConditionType.DRIFT_DETECTED: ("False", Reason.NO_DRIFT),
             ConditionType.OUTLIERS_DETECTED: ("False", Reason.OUTLIERS_NORMAL),
             ConditionType.MONITORING_HEALTHY: ("True", Reason.RECEIVING),
+            ConditionType.SERVICE_HEALTHY: ("True", Reason.WITHIN_OBJECTIVES),
         }
         assert float(health.evidence["drift"]["value"]) < 0.1
 

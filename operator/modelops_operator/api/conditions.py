@@ -22,6 +22,7 @@ class ConditionType(StrEnum):
     DRIFT_DETECTED = "DriftDetected"
     OUTLIERS_DETECTED = "OutliersDetected"
     MONITORING_HEALTHY = "MonitoringHealthy"
+    SERVICE_HEALTHY = "ServiceHealthy"
     RECONCILING = "Reconciling"
     """kstatus: abnormal-true, absent when normal."""
     STALLED = "Stalled"

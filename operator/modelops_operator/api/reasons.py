@@ -141,6 +141,16 @@ class Reason(StrEnum):
     CHILD_REFUSED = "ChildRefused"
     """The API server refuses a child for a reason that none of the others names."""
 
+    # ServiceHealthy.
+    WITHIN_OBJECTIVES = "WithinObjectives"
+    """Requests are answered as the objectives ask."""
+    ERROR_RATE_HIGH = "ErrorRateHigh"
+    """More requests fail than the objective allows."""
+    LATENCY_HIGH = "LatencyHigh"
+    """More answers are slow than the objective allows."""
+    PODS_RESTARTING = "PodsRestarting"
+    """A pod's container ended lately and was started again."""
+
     # DriftDetected, OutliersDetected, MonitoringHealthy.
     NO_DRIFT = "NoDrift"
     """The traffic is like the reference."""

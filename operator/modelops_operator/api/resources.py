@@ -247,6 +247,15 @@ class OutlierThresholds(Fields):
     """A multiple above this sets OutliersDetected; in quotes, "2" if not given."""
 
 
+class Objectives(Fields):
+    """What the service is held to."""
+
+    error_rate: Annotated[Decimal, DecimalBetween("0", "1", example="0.05")] = Decimal("0.05")
+    """Share of the requests that may fail by the server's fault; in quotes, "0.05" if not given."""
+    p99: Annotated[timedelta, DurationBetween("1ms", "10m")] | None = None
+    """How long 99 of 100 answers may take, such as 50ms. Not judged if not given."""
+
+
 class Monitoring(Fields):
     """How the traffic is watched."""
 
@@ -257,6 +266,8 @@ class Monitoring(Fields):
     """When a feature counts as drifted."""
     outliers: OutlierThresholds = OutlierThresholds()
     """When there are too many outliers."""
+    objectives: Objectives = Objectives()
+    """When the service counts as unhealthy."""
 
 
 class ModelDeploymentSpec(Fields):
@@ -385,9 +396,20 @@ class OutlierHealth(Lenient):
     """The multiple of the reference's share that the rate was held against."""
 
 
+class ServiceObjectives(Lenient):
+    """The objectives of the spec when the service was judged."""
+
+    error_rate: Figure | None = None
+    """Share of the requests that may fail."""
+    p99: Figure | None = None
+    """How long 99 of 100 answers may take."""
+
+
 class ServiceHealth(Lenient):
     """How requests were answered."""
 
+    window: Window | None = None
+    """The stretch of time that was judged: the last windows."""
     requests: Annotated[Integer, Field(ge=0)] | None = None
     """Number of requests in the window."""
     error_rate: Figure | None = None
@@ -396,6 +418,10 @@ class ServiceHealth(Lenient):
     """Median of the answers' latency."""
     p99: Figure | None = None
     """99th percentile of the answers' latency."""
+    objectives: ServiceObjectives | None = None
+    """What it was held against."""
+    restarts: Annotated[Integer, Field(ge=0)] | None = None
+    """Number of pods whose container was started again lately."""
 
 
 class DeploymentHealth(Lenient):

@@ -121,10 +121,15 @@ class DurationBetween:
 
     @property
     def _message(self) -> str:
-        return f"must be a duration between {self.least} and {self.most}, such as 30s, 5m or 1h30m"
+        examples = "50ms, 2s or 5m" if self._fine else "30s, 5m or 1h30m"
+        return f"must be a duration between {self.least} and {self.most}, such as {examples}"
+
+    @property
+    def _fine(self) -> bool:
+        return "ms" in self.least
 
     def _read(self, value: object) -> timedelta:
-        if isinstance(value, str) and "ms" in value and "ms" not in self.least:
+        if isinstance(value, str) and "ms" in value and not self._fine:
             raise refusal(self._message)
         try:
             parsed = parse_duration(value) if isinstance(value, str) else value
@@ -145,9 +150,10 @@ class DurationBetween:
         )
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, __: GetJsonSchemaHandler) -> JsonSchema:
+        pattern = f"{DURATION_PATTERN[:-1]}([0-9]{{1,5}}ms)?$" if self._fine else DURATION_PATTERN
         # `duration` fails on text that the pattern refuses, hence the guard before it.
         rule = (
-            f"self.matches('{DURATION_PATTERN}') && size(self) > 1 && "
+            f"self.matches('{pattern}') && size(self) > 1 && "
             f"duration(self) >= duration('{self.least}') && "
             f"duration(self) <= duration('{self.most}')"
         )
@@ -155,7 +161,7 @@ class DurationBetween:
             "type": "string",
             "minLength": 2,
             "maxLength": 18,
-            "pattern": DURATION_PATTERN,
+            "pattern": pattern,
             "x-kubernetes-validations": [{"rule": rule, "message": self._message}],
         }
 

@@ -25,7 +25,7 @@ class Health:
     """The judgement of one deployment's telemetry, ready to be written into its status."""
 
     conditions: tuple[Condition, ...]
-    """DriftDetected, OutliersDetected and MonitoringHealthy."""
+    """DriftDetected, OutliersDetected, MonitoringHealthy and ServiceHealthy."""
     evidence: Mapping[str, Any]
     """The object `status.health`; empty while nothing was measured."""
 

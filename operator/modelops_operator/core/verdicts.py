@@ -27,8 +27,8 @@ WATCHED_BY: Mapping[ConditionType, AbstractSet[Role]] = {
     ConditionType.OUTLIERS_DETECTED: {Role.OUTLIER},
     ConditionType.MONITORING_HEALTHY: {Role.DRIFT, Role.OUTLIER},
 }
-"""The verdicts, and the detectors that each of them needs at least one of."""
-TYPES = tuple(WATCHED_BY)
+"""The verdicts on the traffic, and the detectors that each of them needs at least one of."""
+TYPES = (*WATCHED_BY, ConditionType.SERVICE_HEALTHY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +64,11 @@ def _complete(
 def _verdict(type_: ConditionType, found: Condition | None, roles: AbstractSet[Role]) -> Condition:
     # Without any detector, pods still report their requests, and may be healthy in that.
     telling = found is not None and type_ is ConditionType.MONITORING_HEALTHY
-    if not telling and not roles & WATCHED_BY[type_]:
-        names = " or ".join(f"spec.models.{role}" for role in Role if role in WATCHED_BY[type_])
+    watchers = WATCHED_BY.get(type_, roles)
+    if not telling and watchers and not roles & watchers:
+        names = " or ".join(f"spec.models.{role}" for role in Role if role in watchers)
         return Condition(type_, "Unknown", Reason.NO_DETECTOR, f"no detector is given in {names}")
-    if found is None or (found.reason == Reason.NO_DETECTOR and roles & WATCHED_BY[type_]):
+    if found is None or (found.reason == Reason.NO_DETECTOR and roles & watchers):
         message = "no window has been evaluated yet"
         return Condition(type_, "Unknown", Reason.AWAITING_TELEMETRY, message)
     return found
@@ -112,6 +113,7 @@ def _said(condition: Condition | None) -> tuple[str, str] | None:
 
 def _figures(evidence: Mapping[str, Any]) -> tuple[Any, ...]:
     drift, outliers = evidence.get("drift") or {}, evidence.get("outliers") or {}
+    service = evidence.get("service") or {}
     return (
         bool(evidence),
         drift.get("severity"),
@@ -119,6 +121,8 @@ def _figures(evidence: Mapping[str, Any]) -> tuple[Any, ...]:
         _named(drift.get("features") or ()),
         outliers.get("severity"),
         _rounded(outliers.get("rate")),
+        _rounded(service.get("errorRate")),
+        service.get("restarts"),
     )
 
 

@@ -21,11 +21,20 @@ _CONDITIONS: Final = {
     ConditionType.MONITORING_HEALTHY: Gauge(
         "modelops_monitoring_healthy", "1: telemetry arrives, 0: no, -1: unknown.", _LABELS
     ),
+    ConditionType.SERVICE_HEALTHY: Gauge(
+        "modelops_service_healthy", "1: within its objectives, 0: no, -1: unknown.", _LABELS
+    ),
 }
 _FIGURES: Final = {
     ("rows",): Gauge("modelops_window_rows", "Rows in the judged window.", _LABELS),
     ("drift", "value"): Gauge("modelops_drift_value", "PSI of the worst feature.", _LABELS),
     ("outliers", "rate"): Gauge("modelops_outlier_rate", "Share of outliers.", _LABELS),
+    ("service", "requests"): Gauge(
+        "modelops_window_requests", "Requests in the last windows.", _LABELS
+    ),
+    ("service", "restarts"): Gauge(
+        "modelops_pods_restarted", "Pods that were started again lately.", _LABELS
+    ),
     ("service", "errorRate"): Gauge("modelops_error_rate", "Share of failed requests.", _LABELS),
 }
 _LEFT_OUT: Final = Counter(

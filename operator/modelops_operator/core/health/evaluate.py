@@ -20,9 +20,9 @@ from modelops_runtime.profile import Profile
 from modelops_operator.api.conditions import Condition, ConditionType, timestamp
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.reasons import Reason
-from modelops_operator.api.resources import Severity
+from modelops_operator.api.resources import Objectives, Severity
 from modelops_operator.core.findings import bounded, count
-from modelops_operator.core.health import evidence
+from modelops_operator.core.health import evidence, service
 from modelops_operator.core.health.judgement import (
     DriftVerdict,
     OutlierVerdict,
@@ -31,6 +31,7 @@ from modelops_operator.core.health.judgement import (
     judge_drift,
     judge_outliers,
 )
+from modelops_operator.core.health.service import Restart
 from modelops_operator.core.health.watch import OutlierReference, Reporter, Watch
 from modelops_operator.core.health.windows import MINIMUM_ROWS, Groups, History, Window
 from modelops_operator.core.state import Health
@@ -98,11 +99,11 @@ def evaluate(history: History, watch: Watch, now: datetime) -> Health:
     figures: dict[str, Any] = {}
     if (span := scene.groups.span) is not None:
         figures = {"evaluatedAt": timestamp(now), **evidence.stretch(span)}
-        figures["service"] = evidence.service(span)
+    serving, figures["service"] = _service(scene)
     drift, figures["drift"] = _drift(scene)
     outliers, figures["outliers"] = _outliers(scene)
     return Health(
-        conditions=(drift, outliers, _monitoring(scene)),
+        conditions=(drift, outliers, _monitoring(scene), serving),
         evidence={name: found for name, found in figures.items() if found},
     )
 
@@ -153,13 +154,13 @@ def _too_few_rows(scene: Scene) -> Said | None:
     return Reason.TOO_FEW_ROWS, f"{rows:,} of the {MINIMUM_ROWS:,} rows that a verdict takes"
 
 
-UNKNOWN: Final[tuple[Check, ...]] = (
+UNANSWERED: Final[tuple[Check, ...]] = (
     _nobody_serves,  # nothing is to be expected
     _nobody_reports,  # something is, and does not come
     _nothing_heard_yet,
     _nobody_asks,  # the pods say so themselves
-    _too_few_rows,
 )
+UNKNOWN: Final[tuple[Check, ...]] = (*UNANSWERED, _too_few_rows)
 
 
 # --- Drift and outliers ------------------------------------------------------------------
@@ -230,6 +231,75 @@ def _outlier_condition(
     if verdict.severity is Severity.WARN:
         return Condition(type_, "False", Reason.OUTLIERS_WARNING, said)
     return Condition(type_, "False", Reason.OUTLIERS_NORMAL, said)
+
+
+# --- The service -------------------------------------------------------------------------
+
+
+def _service(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
+    windows = scene.history.recent(scene.now)
+    lately = [
+        restart for restart in scene.watch.restarts if scene.now - restart.at <= service.RECENT
+    ]
+    figures: Mapping[str, Any] = {}
+    if windows:
+        span = sum(windows[1:], start=windows[0])
+        figures = evidence.service(span, scene.watch.monitoring.objectives, len(lately))
+    type_ = ConditionType.SERVICE_HEALTHY
+    if lately:
+        return Condition(type_, "False", *_restarted(lately)), figures
+    unknown = _first((*UNANSWERED, _nothing_recent), scene)
+    if unknown is not None:
+        return Condition(type_, "Unknown", *unknown), figures
+    return _service_condition(windows, scene.watch.monitoring.objectives, figures), figures
+
+
+def _nothing_recent(scene: Scene) -> Said | None:
+    if scene.history.recent(scene.now):
+        return None
+    return Reason.AWAITING_TELEMETRY, "no window of late has settled yet"
+
+
+def _service_condition(
+    windows: Sequence[Window], objectives: Objectives, figures: Mapping[str, Any]
+) -> Condition:
+    type_, said = ConditionType.SERVICE_HEALTHY, _answered(figures)
+    verdict = service.judge_service(windows, objectives)
+    if verdict.unconfirmed:
+        return _unconfirmed(type_, said)
+    if verdict.failing:
+        message = f"more than {objectives.error_rate:.2%} of the requests fail: {said}"
+        return Condition(type_, "False", Reason.ERROR_RATE_HIGH, message)
+    if verdict.slow:
+        bound = figures["objectives"]["p99"]
+        message = f"more than 1 of 100 answers takes longer than {bound}: {said}"
+        return Condition(type_, "False", Reason.LATENCY_HIGH, message)
+    return Condition(type_, "True", Reason.WITHIN_OBJECTIVES, said)
+
+
+def _restarted(lately: Sequence[Restart]) -> Said:
+    last = lately[0]
+    others = f" and {count(len(lately) - 1, 'other pod')}" if len(lately) > 1 else ""
+    what = f"pod {last.pod}{others} restarted, the last at {timestamp(last.at)}"
+    if last.reason == "OOMKilled":
+        return Reason.OUT_OF_MEMORY, (
+            f"{what}, killed at its memory limit ({count(last.count, 'restart')}): raise"
+            " spec.serving.resources.limits.memory"
+        )
+    return Reason.PODS_RESTARTING, (
+        f"{what}, after exit code {last.exit_code} ({last.reason},"
+        f" {count(last.count, 'restart')}): `kubectl logs {last.pod} --previous` tells why"
+    )
+
+
+def _answered(figures: Mapping[str, Any]) -> str:
+    """Tell how the requests of the last windows were answered."""
+    requests = figures["requests"]
+    if not requests:
+        return "no requests in the last windows"
+    said = f"{count(requests, 'request')}, {float(figures['errorRate']):.2%} failed"
+    timed = [f"{name} {figures[name]}" for name in ("p50", "p99") if name in figures]
+    return ", ".join([said, *timed])
 
 
 # --- The monitoring itself ---------------------------------------------------------------

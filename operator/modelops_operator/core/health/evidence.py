@@ -7,8 +7,8 @@ import numpy as np
 from modelops_runtime.telemetry import LATENCY_EDGES
 
 from modelops_operator.api.conditions import timestamp
-from modelops_operator.api.quantities import format_decimal
-from modelops_operator.api.resources import DriftThresholds, OutlierThresholds, Severity
+from modelops_operator.api.quantities import format_decimal, format_duration
+from modelops_operator.api.resources import DriftThresholds, Objectives, OutlierThresholds, Severity
 from modelops_operator.core.health.judgement import DriftVerdict, OutlierVerdict
 from modelops_operator.core.health.watch import OutlierReference
 from modelops_operator.core.health.windows import Window
@@ -54,9 +54,17 @@ def outliers(
     }
 
 
-def service(window: Window) -> dict[str, Any]:
+def service(window: Window, objectives: Objectives, restarts: int) -> dict[str, Any]:
     """Give the object `status.health.service`; without requests there is no latency."""
-    figures: dict[str, Any] = {"requests": window.requests}
+    held = {"errorRate": format_decimal(objectives.error_rate)}
+    if objectives.p99 is not None:
+        held["p99"] = format_duration(objectives.p99)
+    figures: dict[str, Any] = {
+        "window": {"start": timestamp(window.start), "end": timestamp(window.end)},
+        "requests": window.requests,
+        "objectives": held,
+        "restarts": restarts,
+    }
     if not window.requests:
         return figures
     figures["errorRate"] = decimal(window.server_errors / window.requests, places=4)

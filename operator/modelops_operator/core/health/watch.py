@@ -9,8 +9,7 @@ from modelops_runtime.profile import Profile
 
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.resources import Monitoring
-
-_REVISION_LABEL = "modelops.dev/revision"
+from modelops_operator.core.health.service import Restart, serves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +58,19 @@ class Watch:
     """The same for the outlier detector."""
     reporters: tuple[Reporter, ...]
     """The ready pods of the running revision."""
+    restarts: tuple[Restart, ...] = ()
+    """The last restart of each pod, the latest first."""
     failure: Failure | None = None
     """Of the last `Reading`."""
 
 
 def reporters(pods: Iterable[Mapping[str, Any]], revision: str) -> tuple[Reporter, ...]:
     """Find the pods that have to report, among pods as the API server tells them."""
-    found = ((pod["metadata"], _ready_since(pod)) for pod in pods)
+    found = ((pod, _ready_since(pod)) for pod in pods if serves(pod, revision))
     return tuple(
-        Reporter(pod=metadata["name"], since=since)
-        for metadata, since in found
+        Reporter(pod=pod["metadata"]["name"], since=since)
+        for pod, since in found
         if since is not None
-        and not metadata.get("deletionTimestamp")
-        and metadata.get("labels", {}).get(_REVISION_LABEL) == revision
     )
 
 

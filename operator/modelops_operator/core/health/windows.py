@@ -14,7 +14,7 @@ windows are kept apart, so that a line which comes late still finds its place; o
 into groups of at least 1,000 rows, of which the last three are kept.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Self, TypeVar
@@ -210,6 +210,10 @@ class History:
         for slot in self._settled(now):
             groups = groups.grown(slot.window)
         return groups.since(now - LONGEST)
+
+    def recent(self, now: datetime) -> Sequence[Window]:
+        """Give the last windows that have settled, at most three, the oldest first."""
+        return [slot.window for slot in self._settled(now)][-GROUPS:]
 
     def incomplete(self, now: datetime) -> int:
         """Count the recent windows that have settled and lack a chunk."""

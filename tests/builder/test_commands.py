@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from modelops_operator.adapters.image_signatures import trusted_keys
 from modelops_operator.adapters.oci import Reference
 from modelops_operator.api.resources import ModelImageSpec
 from modelops_operator.builder.build import BuiltImage
@@ -16,6 +17,7 @@ from modelops_operator.cli.building import ModelArgument
 from modelops_operator.cli.main import main
 
 from tests.builder.conftest import RunningMlflow
+from tests.builder.cosign import Pair
 from tests.registries.servers import RunningRegistry
 
 pytestmark = pytest.mark.contract
@@ -87,6 +89,26 @@ def test_an_image_from_a_desk_is_the_builders(
         assert words in shown.stdout
 
 
+def test_an_image_is_signed_and_its_signature_verified(
+    *,
+    first: tuple[ModelImageSpec, BuiltImage],
+    options: list[str],
+    modelops: Modelops,
+    ours: Pair,
+    others: Pair,
+) -> None:
+    place = f"{first[0].repository}:signed"
+    done = modelops("build", *options, "--push", place, "--key", str(ours.private))
+    assert done.exit_code == 0, done.output
+    inspect = ("image", "inspect", place, "--insecure")
+    assert "not verified: name the public key with --key" in modelops(*inspect).stdout
+    told = json.loads(modelops(*inspect, "--key", str(ours.public), "--json").stdout)
+    assert told["signed_by"] == trusted_keys(ours.public)[0].fingerprint
+    refused = modelops(*inspect, "--key", str(others.public))
+    assert refused.exit_code == 1
+    assert "is by a key that is trusted" in " ".join(refused.output.split())
+
+
 def test_an_image_is_written_as_an_oci_layout(
     first: tuple[ModelImageSpec, BuiltImage], options: list[str], modelops: Modelops, tmp_path: Path
 ) -> None:
@@ -121,6 +143,7 @@ def blob(folder: Path, descriptor: dict[str, Any]) -> bytes:
     ("change", "told"),
     [
         ([], "say either --push REF or --output DIR"),
+        (["--output", "it", "--key", __file__], "--key goes with --push REF"),
         (["--push", "somewhere.test/it", "--output", "it"], "say either --push REF or --output"),
         (["--output", "it", "--model", "unnamed"], "neither NAME@ALIAS nor NAME/VERSION"),
         (["--output", "it", "--model", "judge=it/1"], "'judge' is not a role"),

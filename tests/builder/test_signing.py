@@ -22,7 +22,7 @@ from modelops_operator.adapters.cosign import (
     claim,
     signature_tag,
 )
-from modelops_operator.adapters.image_signatures import CosignSignatures, trusted_keys
+from modelops_operator.adapters.image_signatures import SIGN, CosignSignatures, trusted_keys
 from modelops_operator.adapters.oci import Blob, Registry
 from modelops_operator.adapters.registries import Registries
 from modelops_operator.api.config import ConfigError, RegistryConfig
@@ -103,9 +103,9 @@ async def test_the_operator_accepts_what_cosign_signed(
         digest = await push_image(client, tmp_path)
     made = await cosign.run("generate-key-pair")
     assert made.returncode == 0, made.stderr
-    options = ("--tlog-upload=false", "--use-signing-config=false", "--new-bundle-format=false")
     reference = f"{registry.host}/{NAME}@{digest}"
-    done = await cosign.run("sign", "--key", "cosign.key", *options, "--yes", reference)
+    _, *advised = SIGN.replace("KEY", "cosign.key").split()
+    done = await cosign.run(*advised, "--yes", reference)
     assert done.returncode == 0, done.stderr
     found = await verify(registry, digest, tmp_path / "cosign.pub")
     assert isinstance(found, Signed), found

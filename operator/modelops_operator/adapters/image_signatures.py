@@ -23,6 +23,7 @@ from modelops_operator.adapters.cosign import (
     claimed_digest,
     signature_tag,
 )
+from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Manifest, Reference
 from modelops_operator.adapters.registries import Registries
 from modelops_operator.adapters.registry_errors import RegistryError
@@ -32,6 +33,10 @@ from modelops_operator.api.reasons import Reason
 
 MOST_SIGNATURES: Final = 64
 """As many of an image's signatures are looked at, the newest first."""
+SIGN: Final = (
+    "cosign sign --key KEY --new-bundle-format=false --use-signing-config=false --tlog-upload=false"
+)
+"""How people sign in the form that is looked for; cosign 3 has another one that it prefers."""
 _DIGEST: Final = r"sha256:[0-9a-f]{64}"
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -106,34 +111,44 @@ class CosignSignatures:
         self._keys = keys
 
     async def verify(self, reference: str) -> Signed | Failure:
-        """Ask the registry: two requests for an image that is signed once."""
+        """Ask the image's registry."""
         place = Reference.parse(reference)
         try:
             registry = await self._registries.registry(place.host)
-            found = await registry.manifest(place.repository, signature_tag(place.version))
-            if found is None:
-                return _unsigned(place)
-            for digest, signature in _signatures(found):
-                document = await registry.blob(place.repository, digest)
-                if claimed_digest(document) == place.version:
-                    for key in self._keys:
-                        if key.has_signed(document, signature):
-                            return Signed(key=key.fingerprint)
+            return await verify(registry, place, self._keys)
         except RegistryError as error:
             return error.failure
-        return self._untrusted(place)
 
-    def _untrusted(self, place: Reference) -> Failure:
-        keys = ", ".join(key.fingerprint for key in self._keys)
-        return Failure(
-            reason=Reason.SIGNATURE_UNTRUSTED,
-            message=(
-                f"no signature of {place} is by a key that is trusted ({keys}): sign it with one, "
-                f"`cosign sign --key KEY {place}`, or add the signer's public key to "
-                "`verification.keys`"
-            ),
-            permanent=True,
-        )
+
+async def verify(
+    store: ImageStore, place: Reference, keys: Sequence[TrustedKey]
+) -> Signed | Failure:
+    """Tell whether one of the keys has signed an image, named by digest.
+
+    That takes two requests for an image that was signed once. Raises RegistryError.
+    """
+    found = await store.manifest(place.repository, signature_tag(place.version))
+    if found is None:
+        return _unsigned(place)
+    for digest, signature in _signatures(found):
+        document = await store.blob(place.repository, digest)
+        if claimed_digest(document) == place.version:
+            for key in keys:
+                if key.has_signed(document, signature):
+                    return Signed(key=key.fingerprint)
+    return _untrusted(place, keys)
+
+
+def _untrusted(place: Reference, keys: Sequence[TrustedKey]) -> Failure:
+    trusted = ", ".join(key.fingerprint for key in keys)
+    return Failure(
+        reason=Reason.SIGNATURE_UNTRUSTED,
+        message=(
+            f"no signature of {place} is by a key that is trusted ({trusted}): add the signer's "
+            f"public key to `verification.keys`, or sign it with one of these: `{SIGN} {place}`"
+        ),
+        permanent=True,
+    )
 
 
 def _unsigned(place: Reference) -> Failure:
@@ -142,8 +157,7 @@ def _unsigned(place: Reference) -> Failure:
         message=(
             f"nobody has signed {place} (its repository has no tag "
             f"{signature_tag(place.version)}): give the builder a key (`builder.signing`) and ask "
-            "for a rebuild (the annotation modelops.dev/rebuild), or sign it with "
-            f"`cosign sign --key KEY {place}`"
+            f"for a rebuild (the annotation modelops.dev/rebuild), or sign it: `{SIGN} {place}`"
         ),
         permanent=True,
     )

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from modelops_operator.adapters.image_signatures import TrustedKey, verify
 from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Reference
-from modelops_operator.api.facts import Role
+from modelops_operator.api.facts import Failure, Role
 from modelops_operator.builder.attestations import CYCLONEDX, IN_TOTO
 from modelops_operator.builder.image import Repository
 from modelops_operator.builder.referrers import attached
@@ -43,16 +44,20 @@ class Description:
     """Where each model's files came from, of the provenance; empty when there is none."""
     builder: str
     """Who built it, of the provenance."""
+    signed_by: str
+    """Fingerprint of the key that signed it; empty when it was not verified."""
 
     def as_json(self) -> str:
         """Write it for programs."""
         return json.dumps(asdict(self), indent=2)
 
 
-async def describe(store: ImageStore, reference: Reference) -> Description:
-    """Read what is known of an image.
+async def describe(
+    store: ImageStore, reference: Reference, keys: Sequence[TrustedKey]
+) -> Description:
+    """Read what is known of an image, and verify it where there are keys that are trusted.
 
-    Raises InspectError when it is not there or not one of ours, RegistryError.
+    Raises InspectError when it is not there, not one of ours or not signed by them, RegistryError.
     """
     manifest = await store.manifest(reference.repository, reference.version)
     if manifest is None:
@@ -88,7 +93,17 @@ async def describe(store: ImageStore, reference: Reference) -> Description:
         ],
         sources=_sources(provenance),
         builder=_builder(provenance),
+        signed_by=await _signer(store, replace(reference, version=manifest.digest), keys),
     )
+
+
+async def _signer(store: ImageStore, reference: Reference, keys: Sequence[TrustedKey]) -> str:
+    if not keys:
+        return ""
+    found = await verify(store, reference, keys)
+    if isinstance(found, Failure):
+        raise InspectError(found.message)
+    return found.key
 
 
 async def _labels(store: ImageStore, repository: str, digest: str) -> Mapping[str, str]:

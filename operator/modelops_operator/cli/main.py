@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from modelops_operator.adapters.image_signatures import trusted_keys
 from modelops_operator.adapters.mlflow import ModelRegistryError
 from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.adapters.registry_errors import RegistryError
@@ -109,6 +110,12 @@ def main() -> None:
 )
 @click.option("--attest", is_flag=True, help="Attach a bill of materials and the provenance.")
 @click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Private key (ECDSA on P-256, plain PEM): sign the image, its bill of materials and its "
+    "provenance, as cosign does.",
+)
+@click.option(
     "--config",
     "config_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -120,6 +127,8 @@ def build(**options: Any) -> None:
     push, output = options["push"], options["output"]
     if bool(push) == bool(output):
         raise click.UsageError("say either --push REF or --output DIR")
+    if options["key"] and output:
+        raise click.UsageError("signatures are kept in a registry: --key goes with --push REF")
     try:
         arguments = [building.ModelArgument.parse(text) for text in options["models"]]
     except ValueError as error:
@@ -209,6 +218,7 @@ def _config(options: dict[str, Any], place: str) -> OperatorConfig:
         "indexUrls": options["index_urls"],
         "caBundle": options["ca_bundle"],
         "attest": options["attest"],
+        "signing": options["key"] and {"key": options["key"]},
         "runtimeBundle": options["runtime_bundle"],
     }
     return OperatorConfig.model_validate(
@@ -245,6 +255,11 @@ def image() -> None:
 @INSECURE
 @CREDENTIALS
 @AUTHORITIES
+@click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Public keys (PEM): fail unless one of them has signed the image.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
 def inspect(reference: str, **options: Any) -> None:
     """Print the models, libraries and provenance of an image in a registry."""
@@ -260,8 +275,9 @@ def inspect(reference: str, **options: Any) -> None:
 
 
 async def _inspect(reference: Reference, options: dict[str, Any]) -> Description:
+    keys = trusted_keys(options["key"]) if options["key"] else ()
     async with _registry(reference.host, options) as registry:
-        return await describe(registry, reference)
+        return await describe(registry, reference, keys)
 
 
 @image.command()
@@ -347,6 +363,7 @@ def _show(description: Description) -> None:
         "lock": description.lock,
         "base": description.base,
         "builder": description.builder or "not attested",
+        "signed by": description.signed_by or "not verified: name the public key with --key",
     }
     for name, value in facts.items():
         click.echo(f"{name:<11}{value}")

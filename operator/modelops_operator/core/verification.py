@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Literal
 
 from modelops_operator.api.conditions import Condition, ConditionType
 from modelops_operator.api.config import OperatorConfig, VerificationMode
@@ -93,7 +94,7 @@ def _remembered(scene: Scene, reference: str, answer: Failure | None) -> Finding
     return _finding(former["status"], former["reason"], former["message"], Outlook.SETTLED)
 
 
-def _status(answer: Failure) -> str:
+def _status(answer: Failure) -> Literal["False", "Unknown"]:
     return "False" if answer.reason in _UNSIGNED else "Unknown"
 
 
@@ -101,7 +102,8 @@ def _asking(reference: str) -> str:
     return f"the registry is asked for the signature of {reference}"
 
 
-def _finding(status: str, reason: str, message: str, outlook: Outlook) -> Finding:
-    told = bounded(message)
-    condition = Condition(ConditionType.IMAGE_VERIFIED, status, reason, told)  # type: ignore[arg-type]
+def _finding(
+    status: Literal["True", "False", "Unknown"], reason: str, message: str, outlook: Outlook
+) -> Finding:
+    condition = Condition(ConditionType.IMAGE_VERIFIED, status, reason, bounded(message))
     return Finding(condition=condition, outlook=outlook)

@@ -1,6 +1,7 @@
 """One image for several platforms: a list, and in each image programs for that platform only."""
 
 import asyncio
+import subprocess
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,8 @@ from modelops_operator.builder.garbage import survey
 from modelops_operator.builder.image import Image, Repository, index, publish, read_image
 from modelops_operator.builder.layers import Entry, write_layer
 
+from tests.builder.conftest import Configure
+from tests.builder.cosign import Cosign, Pair
 from tests.builder.releases import build
 from tests.registries.servers import RunningRegistry
 
@@ -121,3 +124,17 @@ def test_the_images_of_a_list_count_as_one(
     assert (found.model, found.version) == ("release_predictor", "1")
     assert len(found.variants) == 2
     assert found.layers
+
+
+def test_cosign_accepts_the_list(
+    both: tuple[ModelImageSpec, BuiltImage], configure: Configure, ours: Pair, cosign: Cosign
+) -> None:
+    signing = {"signing": {"key": str(ours.private)}}
+    config = OperatorConfig.model_validate(configure(builder=signing))
+
+    async def sign_and_verify() -> list[subprocess.CompletedProcess[str]]:
+        assert await build(config, both[0]) == both[1]
+        return await cosign.verify(ours.public, both[1].reference)
+
+    for done in asyncio.run(sign_and_verify()):
+        assert done.returncode == 0, done.stderr

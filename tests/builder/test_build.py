@@ -20,6 +20,9 @@ from modelops_operator.api.resources import ModelImageSpec
 from modelops_operator.builder.build import Builder, BuiltImage
 from modelops_operator.builder.bundle import read_bundle
 from modelops_operator.builder.failures import BuildError
+from modelops_operator.builder.image import Image, Repository, publish
+from modelops_operator.builder.image import read_image as read_parts
+from modelops_operator.builder.layers import Entry, write_layer
 from modelops_operator.builder.target import Target
 from modelops_runtime import flavor
 
@@ -245,6 +248,31 @@ async def test_the_same_again_is_the_same_and_sends_nothing(
     again = await build(configuration, first[0])
     assert again == first[1]
     assert again.pushed == 0
+
+
+async def test_when_the_base_moves_only_its_layers_are_sent(
+    first: tuple[ModelImageSpec, BuiltImage],
+    configuration: OperatorConfig,
+    registry: Any,
+    tmp_path: Path,
+) -> None:
+    known = Reference.parse(first[0].base)
+    async with registry.connect() as client:
+        manifest = await client.manifest(known.repository, known.version)
+        old = await read_parts(client, known.repository, manifest.content)
+        layer, blob = write_layer([Entry.of("etc/mended", b"1")], tmp_path / "new", content="base")
+        await client.push(known.repository, blob)
+        new = Image(layers=(layer, *old.layers), config=old.config, architecture="amd64")
+        digest = await publish(Repository(client, known.repository), new, tag="new", annotations={})
+    base = f"{known.host}/{known.repository}@{digest}"
+    built = await build(configuration, first[0].model_copy(update={"base": base}))
+    assert built.lock == first[1].lock
+    assert built.pushed < 10_000
+    manifest, config = await read_image(registry, built.reference)
+    former, _ = await read_image(registry, first[1].reference)
+    assert manifest["layers"][0]["digest"] == layer.digest
+    assert manifest["layers"][1:] == former["layers"]
+    assert config["config"]["Labels"]["org.opencontainers.image.base.digest"] == digest
 
 
 async def test_is_the_same_in_another_process_folder_and_registry_path(

@@ -13,6 +13,7 @@ from modelops_operator.core.state import ChildRef, Health, Plan
 from pydantic import ValidationError
 
 from tests.core.simulation import (
+    BASE,
     CHILDREN,
     DEPLOYMENT,
     Cluster,
@@ -500,6 +501,27 @@ def test_an_upgrade_of_the_operator_restarts_nothing() -> None:
     move(cluster, "2")
     cluster.converge()
     assert cluster.status["runtime"] == {"version": "0.2.0"}
+
+
+def test_a_new_base_image_is_taken_when_configured_so_and_once() -> None:
+    cluster = serving()
+    old = cluster.status["revision"]
+    base = f"registry.example:5000/base@sha256:{'b' * 64}"
+    cluster.config = configuration(builder={"bases": {"3.11": base}})
+    cluster.converge()
+    assert cluster.status["revision"] == old
+    cluster.config = configuration(builder={"bases": {"3.11": base}, "rebase": "Automatic"})
+    cluster.converge()
+    assert cluster.status["revision"] != old
+    assert [image["spec"]["base"] for image in cluster.images.values()] == [BASE, base]
+    rebased = copy.deepcopy(cluster.children)
+    cluster.converge()
+    assert cluster.children == rebased
+    # Whose ModelImage is gone, nobody knows the base of: it stays.
+    cluster.images.clear()
+    cluster.config = configuration(builder={"bases": {"3.11": BASE}, "rebase": "Automatic"})
+    cluster.converge()
+    assert cluster.children == rebased
 
 
 def test_a_wish_to_rebuild_is_granted_once() -> None:

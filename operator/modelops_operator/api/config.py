@@ -101,6 +101,15 @@ class SigningConfig(Fields):
     provenance are signed before the image gets a tag."""
 
 
+class Rebase(StrEnum):
+    """When images that run get the base image that is configured now."""
+
+    ON_REQUEST = "OnRequest"
+    """With the annotation modelops.dev/rebuild, or with the next version of a model."""
+    AUTOMATIC = "Automatic"
+    """As soon as it is configured: every deployment rolls out once."""
+
+
 class BuilderConfig(Fields):
     """How images are built."""
 
@@ -114,6 +123,8 @@ class BuilderConfig(Fields):
     """Minor version of Python for new images."""
     bases: Mapping[PythonMinor, ByDigest] = Field(default_factory=dict)
     """Base image for each minor version of Python, by digest."""
+    rebase: Rebase = Rebase.ON_REQUEST
+    """When images that run get another base image; only its own layers are sent."""
     platforms: tuple[str, ...] = ("linux/amd64",)
     """Operating system and processor of the nodes."""
     attest: Boolean = False

@@ -164,7 +164,7 @@ def _from_status(status: Manifest, images: Mapping[str, Manifest]) -> Release | 
         return None
     if not models:
         return None
-    built = next((image for image in images.values() if _built(image) == reference), {})
+    built = next((image for image in images.values() if built_reference(image) == reference), {})
     return Release(
         models=models,
         reference=reference,
@@ -174,6 +174,7 @@ def _from_status(status: Manifest, images: Mapping[str, Manifest]) -> Release | 
     )
 
 
-def _built(image: Manifest) -> str | None:
+def built_reference(image: Manifest) -> str | None:
+    """Give what a ModelImage has become; None while it is not built."""
     reference: str | None = image.get("status", {}).get("image", {}).get("reference")
     return reference

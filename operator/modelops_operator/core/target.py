@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from modelops_operator.api.config import OperatorConfig
+from modelops_operator.api.config import OperatorConfig, Rebase
 from modelops_operator.api.resources import ModelDeployment, ModelDeploymentSpec
 from modelops_operator.core.findings import Finding
 from modelops_operator.core.image import (
@@ -14,7 +14,7 @@ from modelops_operator.core.image import (
     waiting_for_models,
     wanted_image,
 )
-from modelops_operator.core.release import Release
+from modelops_operator.core.release import Release, built_reference
 from modelops_operator.core.resolution import Resolution, released_models
 from modelops_operator.core.scene import Scene
 from modelops_operator.core.state import Manifest
@@ -45,7 +45,8 @@ def choose_target(
         return _meanwhile(scene, desired.spec, waiting_for_models())
     models = released_models(desired.spec.models.by_role(), resolution.versions)
     rebuild = pending_rebuild(scene, desired)
-    if scene.running is not None and rebuild is None and scene.running.serves(models):
+    settled = rebuild is None and not _rebased(scene, config)
+    if scene.running is not None and settled and scene.running.serves(models):
         # An upgrade of the operator must restart nothing: runtime and base image stay, too.
         release = replace(scene.running, models=models)
         return Target(finding=running_image(release), release=release)
@@ -59,6 +60,19 @@ def choose_target(
     if new is not None:
         return Target(finding=finding, release=new)
     return replace(_meanwhile(scene, desired.spec, finding), create=image if live is None else None)
+
+
+def _rebased(scene: Scene, config: OperatorConfig) -> bool:
+    """Tell whether what runs is to get another base image, without anybody asking for it."""
+    if scene.running is None or config.builder.rebase is not Rebase.AUTOMATIC:
+        return False
+    python = config.builder.python
+    bases = [
+        image["spec"]["base"]
+        for image in scene.observed.images.values()
+        if built_reference(image) == scene.running.reference and image["spec"]["python"] == python
+    ]
+    return bool(bases) and config.builder.bases.get(python) not in bases
 
 
 def _meanwhile(scene: Scene, spec: ModelDeploymentSpec, finding: Finding) -> Target:

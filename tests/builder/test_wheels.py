@@ -1,6 +1,7 @@
 import csv
 import io
 import marshal
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,10 +9,12 @@ from types import CodeType
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from modelops_operator.builder.bytecode import Compiler, same_version
 from modelops_operator.builder.failures import BuildError
-from modelops_operator.builder.layers import Entry
-from modelops_operator.builder.lock import LockedWheel
+from modelops_operator.builder.layers import Entry, write_layer
+from modelops_operator.builder.lock import LockedWheel, local_wheel
 from modelops_operator.builder.wheels import frame, installed
 
 pytestmark = pytest.mark.unit
@@ -164,6 +167,53 @@ def test_refuses_what_is_no_archive(make_wheel: MakeWheel) -> None:
     Path(urlsplit(wheel.url).path).write_bytes(b"not a zip")
     with pytest.raises(BuildError, match="is damaged"):
         install(wheel)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A wheel with everything that a wheel may have."""
+    path = tmp_path_factory.mktemp("sound") / "toy-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {
+            "toy/__init__.py": b"X = 1\n" * 40,
+            "toy/data.bin": bytes(range(256)),
+            "toy-1.0.data/scripts/run": b"#!python\nprint()\n",
+            "toy-1.0.dist-info/METADATA": b"Name: toy\nVersion: 1.0\n",
+            "toy-1.0.dist-info/entry_points.txt": b"[console_scripts]\ntoy = toy:main\n",
+            "toy-1.0.dist-info/RECORD": b"toy/__init__.py,sha256=abc,6\n",
+        }.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return path.read_bytes()
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=12),
+    cut=st.integers(0, 2**16),
+)
+def test_whatever_the_bytes_it_is_laid_out_in_its_place_or_refused(
+    sound: bytes, tmp_path: Path, edits: list[tuple[int, int]], cut: int
+) -> None:
+    content = bytearray(sound if cut % 4 else sound[: cut % len(sound)])
+    for place, value in edits:
+        if content:
+            content[place % len(content)] = value
+    path = tmp_path / "toy-1.0-py3-none-any.whl"
+    path.write_bytes(content)
+    wheel = local_wheel(path)
+    refusal, entries = None, list[Entry]()
+    with ExitStack() as stack:
+        try:
+            entries += installed([(wheel, path)], PYTHON, stack)
+            write_layer(entries, tmp_path / "layer", content="toy")
+        except BuildError as error:
+            refusal = error.failure
+    if refusal:
+        assert (refusal.reason, path.name in refusal.message) == ("PackageCorrupt", True)
+        return
+    for entry in entries:
+        assert entry.path.startswith("opt/venv/")
+        assert ".." not in entry.path.split("/")
 
 
 def test_the_frame_is_a_virtual_environment_of_the_base_images_python() -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from ipaddress import IPv4Network
 from itertools import pairwise
 from pathlib import Path
@@ -92,7 +93,11 @@ def test_a_reused_process_id_is_not_taken_for_ours() -> None:
         assert processes.running(sandbox, "sleeper") == pid
         (sandbox.runtime / "pids" / "sleeper").write_text(f"{pid} 1")
         assert processes.running(sandbox, "sleeper") is None
-        assert pid in processes.marked(sandbox)
+        # What a process has just become shows its environment a moment later.
+        deadline = time.monotonic() + 30
+        while pid not in processes.marked(sandbox):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         assert pid not in processes.marked(places.claim("two"))
     finally:
         processes.end([pid])

@@ -36,6 +36,7 @@ from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.models import FetchedModel, fetch, title
 from modelops_operator.builder.referrers import Subject, attach
+from modelops_operator.builder.scratch import scratch_folder
 from modelops_operator.builder.signing import KeyFile, sign
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Report, Transfer
@@ -86,8 +87,8 @@ class Builder:
         """
         try:
             site = await self._opened()
-            with tempfile.TemporaryDirectory(prefix="modelops-build-") as folder:
-                return await _Build(site, spec, Path(folder), Transfer(progress)).run()
+            async with scratch_folder() as folder:
+                return await _Build(site, spec, folder, Transfer(progress)).run()
         except (BuildError, RegistryError, ExceptionGroup) as error:
             failure = first_failure(error)
             if isinstance(failure, BuildError):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final
+from types import TracebackType
+from typing import IO, Any, Final, Protocol, Self
 
 from isal import isal_zlib
 
@@ -27,6 +28,24 @@ _GZIP: Final = 31
 """Window bits that mean: 32 kB and a gzip header, which here has no time and no name."""
 
 
+class Readable(Protocol):
+    """What a layer needs of a file."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to so many bytes, all of them when negative."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file or symbolic link."""
@@ -34,7 +53,7 @@ class Entry:
     path: str
     """From the root of the image, without a leading slash."""
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], "Readable"]
     executable: bool = False
     link: str = ""
     """Where a symbolic link leads to; empty for files."""

@@ -9,13 +9,14 @@ import configparser
 import re
 import stat
 import zipfile
+import zlib
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -42,6 +43,16 @@ if __name__ == "__main__":
     sys.argv[0] = sys.argv[0].removesuffix(".exe")
     sys.exit({call}())
 """
+_DAMAGED: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # encryption, and methods of compression that Python does not know
+    OSError,  # places in the file that cannot be
+    UnicodeDecodeError,
+    configparser.Error,
+)
+"""What reading a damaged archive raises."""
 _ENTRY_POINT: Final = re.compile(r"(?P<module>[\w.]+)\s*:\s*(?P<call>[\w.]+)\s*(\[[^\]]*\])?")
 
 
@@ -150,8 +161,34 @@ def installed(
         try:
             archive = stack.enter_context(zipfile.ZipFile(path))
             yield from _Installation(archive, wheel, python, compiler).entries()
-        except (zipfile.BadZipFile, UnicodeDecodeError, configparser.Error) as error:
+        except _DAMAGED as error:
             raise _refused(wheel, f"is damaged ({error})") from error
+
+
+class _Member:
+    """A file in a wheel that is read when its layer is written, long after it was found."""
+
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, wheel: LockedWheel) -> None:
+        self._wheel = wheel
+        try:
+            self._file = archive.open(info)
+        except _DAMAGED as error:
+            raise _refused(wheel, f"is damaged ({error})") from error
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            content = self._file.read(size)
+        except _DAMAGED as error:
+            raise _refused(self._wheel, f"is damaged ({error})") from error
+        if len(content) < size:
+            raise _refused(self._wheel, f"is damaged ({self._file.name} ends early)")
+        return content
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 class _Installation:
@@ -169,7 +206,9 @@ class _Installation:
         self._python = python
         self._compiler = compiler
         self._site = site_packages(python)
-        self._members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        self._members = {
+            info.filename: info for info in archive.infolist() if not info.filename.endswith("/")
+        }
         self._info = self._metadata_folder()
         self._data = self._info.removesuffix(".dist-info") + ".data"
         self._records = self._read_records()
@@ -202,7 +241,7 @@ class _Installation:
         record = self._records.get(info.filename, f",{info.file_size}")
         self._written.append(f"{self._quoted(path)},{record}")
         if not path.endswith(".py"):
-            opener = partial(self._archive.open, info)
+            opener = partial(_Member, self._archive, info, self._wheel)
             yield Entry(path, info.file_size, opener, executable)
             return
         source = self._archive.read(info)
@@ -244,7 +283,8 @@ class _Installation:
         parts = PurePosixPath(name).parts
         kind = stat.S_IFMT(info.external_attr >> 16)
         if (
-            name.startswith("/")
+            not parts
+            or name.startswith("/")
             or ".." in parts
             or any(ord(letter) < 32 or letter in "\\:" for letter in name)
         ):

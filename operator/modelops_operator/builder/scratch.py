@@ -24,7 +24,11 @@ async def scratch_folder() -> AsyncIterator[Path]:
         yield folder
     finally:
         for _ in range(ATTEMPTS):
-            shutil.rmtree(folder, ignore_errors=True)
-            if not folder.exists():
+            if await asyncio.to_thread(_remove, folder):
                 break
             await asyncio.sleep(PAUSE)
+
+
+def _remove(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()

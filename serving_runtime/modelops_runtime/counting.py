@@ -28,6 +28,8 @@ class Block:
     outliers: int = 0
     client_errors: int = 0
     server_errors: int = 0
+    turned_away: int = 0
+    """Of the server errors, those that told clients to come again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Final
 
 import numpy as np
@@ -95,6 +96,7 @@ class Recorder:
             block.client_errors += 1
         else:
             block.server_errors += 1
+            block.turned_away += status == HTTPStatus.SERVICE_UNAVAILABLE
 
     def tick(self) -> None:
         """Let time pass: hand over what was noted, and end the window when it is over."""

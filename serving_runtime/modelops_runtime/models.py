@@ -27,7 +27,7 @@ from modelops_runtime.predictors import (
 )
 from modelops_runtime.profile import Profile, ProfileError
 from modelops_runtime.schema import Output, Schema, SchemaError
-from modelops_runtime.signature import SignatureError, read_signature
+from modelops_runtime.signature import SignatureError, read_example, read_signature
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ def describe(folder: Path) -> tuple[Schema, tuple[Mapping[str, Any], ...]]:
     place = folder / "predictor"
     try:
         if not flavor.exists(place):
-            return read_signature(place).schema, ()
+            return read_signature(place).schema, read_example(place)
         info = flavor.read(place)
         rows = orjson.loads(info.load(flavor.PARITY))["rows"]
         return Schema.from_json(info.load(flavor.SCHEMA)), tuple(rows[-2:])

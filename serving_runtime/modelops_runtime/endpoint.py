@@ -29,6 +29,8 @@ MOST_ROWS: Final = 100_000
 """In one request."""
 _LONG: Final = 100_000
 """Bytes from which on a body is answered in a thread, so that shorter ones need not wait."""
+_LONG_COMPRESSED: Final = 4_000
+"""The same for compressed bodies: records shrink that much."""
 _THREADS: Final = 2
 _BENTOML: Final = frozenset({"/healthz", "/livez", "/metrics", "/readyz", "/schema.json"})
 _STATIC: Final = "/static_content/"
@@ -127,7 +129,7 @@ class ServingMiddleware:
     async def _answer(
         self, interface: Interface, request: Request, place: Place, body: bytes
     ) -> tuple[Answered, bytes]:
-        if len(body) < _LONG and not request.compressed:
+        if len(body) < (_LONG_COMPRESSED if request.compressed else _LONG):
             return self._work(interface, request, place, body)
         work = partial(self._work, interface, request, place, body)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

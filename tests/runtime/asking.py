@@ -1,6 +1,7 @@
 """The server's paths without a server: requests go straight into the application."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +42,10 @@ class Asker:
     ) -> None:
         self._runner.run(self._client.aclose())
         self._runner.close()
+
+    def post_stream(self, path: str, content: AsyncIterator[bytes]) -> httpx.Response:
+        """Post a body piece by piece."""
+        return self._runner.run(self._client.post(path, content=content))
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self._runner.run(self._client.get(path, **options))

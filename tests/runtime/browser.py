@@ -40,12 +40,19 @@ def install() -> None:
             f"the test of Swagger needs the Debian packages {' and '.join(PACKAGES)}:"
             f" apt-get install {' '.join(PACKAGES)}"
         )
-    install = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install")
-    command = (*install, "--no-install-recommends", *PACKAGES)
+    command = ("install", "-y", "--no-install-recommends", *PACKAGES)
+    if _apt(*command).returncode != 0:
+        _apt("update")
+        done = _apt(*command)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' and '.join(PACKAGES)} cannot be installed: {done.stderr}")
+
+
+def _apt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # Tests of the sandbox may be installing something as well.
+    command = ("apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", *arguments)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    if subprocess.run(command, env=environment, check=False, capture_output=True).returncode != 0:
-        subprocess.run(("apt-get", "-q", "update"), check=True, capture_output=True)
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+    return subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
 
 
 class Browser:

@@ -1,9 +1,10 @@
 """One model, asked in every way: the same rows get the same answers, or the same refusal."""
 
+import asyncio
 import csv
 import gzip
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +13,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from modelops_runtime import admission, asgi
 
 from tests.runtime.asking import Asker
 from tests.runtime.serving import GOOD, SCHEMA, Trained, make_records
@@ -448,6 +450,51 @@ def test_long_answers_are_compressed_for_those_who_like_it(
     assert len(response.json()["predictions"]) == 1000
     short = asker.post("/predict", [GOOD], accept_encoding=accepted)
     assert "content-encoding" not in short.headers
+
+
+# --- overload --------------------------------------------------------------------------------
+
+
+def test_a_body_that_does_not_come_is_waited_for_in_vain(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"["
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asgi, "BODY_SECONDS", 0.05)
+    response = asker.post_stream("/predict", stalled())
+    assert response.status_code == 408
+    assert response.headers["connection"] == "close"
+    assert "did not arrive within 0.05 seconds" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "said"),
+    [
+        ("LONGEST_WAIT", 0.0, "the request waited more than 0 seconds"),
+        ("MOST_BYTES", 10, "too many large requests are being read"),
+    ],
+)
+def test_overload_is_told_with_when_to_come_again(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch, bound: str, value: float, said: str
+) -> None:
+    monkeypatch.setattr(admission, bound, value)
+    for path in PATHS:
+        response = asker.post(path, as_tensors(ROWS))
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert said in response.json()["detail"]
+
+
+def test_nothing_is_held_once_all_are_answered(asker: Asker) -> None:
+    for body in (b"{", orjson.dumps(ROWS), gzip.compress(orjson.dumps(ROWS) * 1000)):
+        asker.post("/predict", body)
+    found = asker.desk.admission
+    assert (found.waiting, found.bytes, found.in_flight) == (0, 0, 0)
+    found.peak()
+    asker.post("/predict", ROWS)
+    assert (found.peak(), found.peak()) == (1, 0)
 
 
 # --- anything --------------------------------------------------------------------------------

@@ -106,6 +106,8 @@ import mlflow
 
 class Echo(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
+        if (model_input.text == "break").any():
+            raise RuntimeError("broken")
         return [str(row) for row in model_input.to_dict("records")]
 
 
@@ -197,6 +199,22 @@ def test_what_mlflow_itself_refuses_is_a_refusal_too(typed: Asker) -> None:
     assert response.status_code == 422
     assert "the model does not take these rows" in response.json()["detail"]
     assert "maybe" in response.json()["detail"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_breaks_is_told_to_its_owner_and_not_to_its_clients(
+    typed: Asker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("ERROR"):
+        response = typed.post("/predict", [GOOD | {"text": "break"}], x_request_id="order-7")
+    assert response.status_code == 500
+    assert response.json()["request_id"] == "order-7"
+    assert "broken" not in response.text
+    (record,) = (each for each in caplog.records if each.name == "bentoml.modelops")
+    assert record.exc_text is not None
+    assert "broken" in record.exc_text
+    assert record.__dict__["request"] == "order-7"
+    assert typed.post("/predict", [GOOD]).status_code == 200
 
 
 @pytest.mark.filterwarnings("ignore")

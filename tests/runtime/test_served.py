@@ -247,8 +247,14 @@ def test_metrics_name_model_version_and_form(served: Served) -> None:
     assert 'name="main.ml.employment"' in info
     assert 'version="12"' in info
     assert 'form="treelite"' in info
-    for name in ("requests_total", "rows_total", "outliers_total", "request_seconds_bucket"):
-        assert f"modelops_{name}" in text
+    labels = 'form="treelite",model="main.ml.employment",version="12"'
+    for name in ("rows_total", "outliers_total", "request_seconds_count"):
+        assert f"modelops_{name}{{{labels}}}" in text
+    outcomes = ("answered", "refused", "overloaded", "failed")
+    for outcome in outcomes:
+        found = f'form="treelite",model="main.ml.employment",outcome="{outcome}",version="12"'
+        assert f"modelops_requests_total{{{found}}}" in text
+    assert "modelops_requests_in_flight" in text
 
 
 # --- telemetry -------------------------------------------------------------------------------

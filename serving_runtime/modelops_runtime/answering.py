@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from modelops_runtime.admission import LONGEST_QUEUE
 from modelops_runtime.models import Models
-from modelops_runtime.predictors import Rows
+from modelops_runtime.predictors import PyfuncPredictor, Rows
 from modelops_runtime.schema import Matrix, Schema
 
 
@@ -68,6 +68,8 @@ class Answerer:
 
     def __init__(self, models: Models, deployment: Deployment) -> None:
         self._models = models
+        self.quick = models.predictor.form != PyfuncPredictor.form
+        """A few rows take no time to speak of. A model of others may take as long as it likes."""
         self.model: Mapping[str, Any] = {
             "name": models.name,
             "version": models.version,

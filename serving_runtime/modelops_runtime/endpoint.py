@@ -129,21 +129,23 @@ class ServingMiddleware:
     async def _answer(
         self, interface: Interface, request: Request, place: Place, body: bytes
     ) -> tuple[Answered, bytes]:
-        if len(body) < (_LONG_COMPRESSED if request.compressed else _LONG):
-            return self._work(interface, request, place, body)
-        work = partial(self._work, interface, request, place, body)
+        answerer = self._desk.answerer
+        if answerer is None:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the models are not loaded yet")
+        work = partial(self._work, answerer, interface, request, place, body)
+        longest = _LONG_COMPRESSED if request.compressed else _LONG
+        if answerer.quick and len(body) < longest:
+            return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _work(
-        self, interface: Interface, request: Request, place: Place, body: bytes
+        self, answerer: Answerer, interface: Interface, request: Request, place: Place, body: bytes
     ) -> tuple[Answered, bytes]:
         place.begin()
         asked = interface.read(decompress(body) if request.compressed else body, request.media_type)
         if len(asked.records) > MOST_ROWS:
             raise problems.too_many_rows(len(asked.records), MOST_ROWS)
-        if self._desk.answerer is None:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the models are not loaded yet")
-        answered = self._desk.answerer.answer(asked.records)
+        answered = answerer.answer(asked.records)
         return answered, asked.write(answered)
 
     async def _refuse(

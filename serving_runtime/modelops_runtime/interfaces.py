@@ -68,7 +68,7 @@ def parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise problems.not_json(error) from error
+        raise problems.not_json(error, body) from error
 
 
 def from_table(schema: Schema, columns: object, data: object) -> list[Record]:

@@ -38,11 +38,12 @@ class Refusal(Exception):  # noqa: N818 (what it is called in HTTP)
         )
 
 
-def not_json(error: orjson.JSONDecodeError) -> Refusal:
+def not_json(error: orjson.JSONDecodeError, body: bytes) -> Refusal:
     """Tell where a body stops being JSON."""
+    hint = "; JSON has no NaN, write null for what is missing" if b"NaN" in body else ""
     return Refusal(
         HTTPStatus.BAD_REQUEST,
-        f"the body is not JSON: {error}",
+        f"the body is not JSON: {error}{hint}",
         title="The body is not JSON",
     )
 

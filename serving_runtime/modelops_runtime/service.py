@@ -168,7 +168,7 @@ class ModelServer:
     def predict(self, records: Records, /) -> Prediction:
         """Predict a list of records.
 
-        Values that do not fit are refused with status 422 and a problem that names row and field.
+        Values that do not fit are refused with status 422 and a problem that names row and column.
         """
         try:
             answered = self._answerer.answer(records)

@@ -43,6 +43,20 @@ class Asker:
         self._runner.run(self._client.aclose())
         self._runner.close()
 
+    def race(self, *asked: tuple[str, str, Any]) -> list[httpx.Response]:
+        """Ask all at a time; the last one has to be answered first."""
+
+        async def run() -> list[httpx.Response]:
+            tasks = [
+                asyncio.create_task(self._client.request(method, path, json=content))
+                for method, path, content in asked
+            ]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            assert done == {tasks[-1]}
+            return await asyncio.gather(*tasks)
+
+        return self._runner.run(run())
+
     def post_stream(self, path: str, content: AsyncIterator[bytes]) -> httpx.Response:
         """Post a body piece by piece."""
         return self._runner.run(self._client.post(path, content=content))

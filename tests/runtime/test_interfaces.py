@@ -387,6 +387,12 @@ def test_what_is_not_json_is_refused(asker: Asker, path: str, body: bytes) -> No
     assert response.json()["title"] == "The body is not JSON"
 
 
+def test_nan_is_told_how_to_be_written(asker: Asker) -> None:
+    response = asker.post("/predict", b'[{"AGEP": 30, "WAGP": NaN, "SEX": "1"}]')
+    assert response.status_code == 400
+    assert "JSON has no NaN, write null" in response.json()["detail"]
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_other_methods_and_paths_are_refused(asker: Asker, path: str) -> None:
     response = asker.get(path)

@@ -101,6 +101,8 @@ def test_what_mlflow_cannot_load_is_told_in_a_line(save_model: SaveModel) -> Non
 
 
 TYPED = """
+import time
+
 import mlflow
 
 
@@ -108,6 +110,8 @@ class Echo(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
         if (model_input.text == "break").any():
             raise RuntimeError("broken")
+        if (model_input.text == "wait").any():
+            time.sleep(0.5)
         return [str(row) for row in model_input.to_dict("records")]
 
 
@@ -215,6 +219,14 @@ def test_a_model_that_breaks_is_told_to_its_owner_and_not_to_its_clients(
     assert "broken" in record.exc_text
     assert record.__dict__["request"] == "order-7"
     assert typed.post("/predict", [GOOD]).status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_slow_model_holds_up_nobody_else(typed: Asker) -> None:
+    slow, alive = typed.race(
+        ("POST", "/predict", [GOOD | {"text": "wait"}]), ("GET", "/v2/health/live", None)
+    )
+    assert slow.status_code == alive.status_code == 200
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,5 +1,6 @@
 """The proof of an image: trained models, built, pulled, laid where they belong, and asked."""
 
+import json
 import os
 import signal
 import subprocess
@@ -121,6 +122,26 @@ async def test_the_image_serves_what_was_trained(
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             answer = await client.post("/predict", json=rows)
             page = await client.get("/")
+            document = (await client.get("/docs.json")).json()
+            tried = {
+                (path, name): await client.post(path, content=body(example["value"]), headers=kind)
+                for path, operations in document["paths"].items()
+                for media_type, described in request_bodies(operations)
+                for name, example in described["examples"].items()
+                for kind in [{"content-type": media_type}]
+            }
     assert answer.status_code == 200, answer.text
     assert "predictions" in answer.text
     assert page.status_code == 200
+    assert {path.rpartition("/")[2] for path, _ in tried} == {"predict", "infer", "invocations"}
+    assert {each.status_code for each in tried.values()} == {200}, tried
+
+
+def request_bodies(operations: dict[str, Any]) -> Any:
+    """Give the media types that an operation takes, and what the document says of each."""
+    return operations.get("post", {}).get("requestBody", {}).get("content", {}).items()
+
+
+def body(value: Any) -> bytes:
+    """Write an example as it is sent."""
+    return value.encode() if isinstance(value, str) else json.dumps(value).encode()

@@ -7,7 +7,7 @@ predictions run through the same few lines, whatever their form. What BentoML kn
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -63,6 +63,8 @@ class Desk:
         """By path: what answers GET."""
         self.closing = False
         """The pod is to end: clients are told to take their next request elsewhere."""
+        self.closers: list[Callable[[], object]] = []
+        """What is called in the very end, when all requests are answered."""
 
 
 class ServingMiddleware:

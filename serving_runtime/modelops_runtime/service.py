@@ -82,6 +82,8 @@ class _Bare(Service[Any]):  # type: ignore[misc]
             OpenTelemetryMiddleware,
         )
 
+        from modelops_runtime import traces  # noqa: PLC0415 (the same)
+
         app: Starlette = super().to_asgi(is_main)
         unwanted: set[Any] = {
             # Cannot be turned off by configuration, answers 504 to uploads and models that take
@@ -92,7 +94,16 @@ class _Bare(Service[Any]):  # type: ignore[misc]
             # Costs 0.3 ms a request even when nothing is traced.
             OpenTelemetryMiddleware,
         }
-        app.user_middleware = [each for each in app.user_middleware if each.cls not in unwanted]
+        wanted = [each for each in app.user_middleware if each.cls not in unwanted]
+        try:
+            provider = traces.provider()
+        except ValueError as error:
+            failure.give_up(str(error))
+            raise
+        if provider is not None:
+            _DESK.closers.append(provider.shutdown)
+            wanted.insert(0, traces.middleware(provider))
+        app.user_middleware = wanted
         return app
 
 
@@ -163,6 +174,8 @@ class ModelServer:
             self._ticking.cancel()
         if not await asyncio.to_thread(self._recorder.close):
             _LOG.warning("telemetry is lost: nobody reads the standard output")
+        for close in _DESK.closers:
+            await asyncio.to_thread(close)
 
     @bentoml.api  # type: ignore[untyped-decorator]
     def predict(self, records: Records, /) -> Prediction:

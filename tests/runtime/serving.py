@@ -170,10 +170,13 @@ class Served:
             time.sleep(0.05)
         raise TimeoutError(self.log.read_text())
 
-    def stop(self) -> int:
+    def hang_up(self) -> None:
         for client in self.clients:
             client.close()
         self.clients.clear()
+
+    def stop(self) -> int:
+        self.hang_up()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
@@ -250,5 +253,6 @@ class Servers:
     def stop(self) -> None:
         """Stop those that still run."""
         for served in self._running:
+            served.hang_up()
             if served.process.poll() is None:
                 served.stop()

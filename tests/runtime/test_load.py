@@ -6,7 +6,9 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -158,9 +160,60 @@ def resident(process: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_drained_server_has_answered_all(serve: Servers, bento_folder: Path) -> None:
-    """Every request that was sent before the end is answered, small ones and large ones."""
-    server = serve(bento_folder)
+class Collector(ThreadingHTTPServer):
+    """Takes traces as an OpenTelemetry collector does."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Taking)
+        self.taken: list[dict[str, Any]] = []
+
+    @property
+    def spans(self) -> list[dict[str, Any]]:
+        return [
+            span
+            for content in self.taken
+            for resource in content["resourceSpans"]
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+        ]
+
+
+class _Taking(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Collector)
+        assert self.path == "/v1/traces"
+        length = int(self.headers["content-length"])
+        self.server.taken.append(orjson.loads(self.rfile.read(length)))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name)
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def test_a_drained_server_has_answered_and_told_all(
+    serve: Servers, bento_folder: Path, collector: Collector
+) -> None:
+    """Every request that was sent before the end is answered, counted and traced."""
+    server = serve(
+        bento_folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}"
+    )
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    traced = {"traceparent": f"00-{trace}-{parent}-01"}
+    server.client.post("/predict", content=BODY, headers=traced)
+    not_sampled = {"traceparent": f"00-{trace[::-1]}-{parent}-00"}
+    server.client.post("/predict", content=BODY, headers=not_sampled)
     large = request(orjson.dumps([GOOD] * 20_000))
     with contextlib.ExitStack() as stack:
         address = ("127.0.0.1", server.port)
@@ -181,4 +234,11 @@ def test_a_drained_server_has_answered_all(serve: Servers, bento_folder: Path) -
         heads = [read_answer(connection)[0] for connection in connections]
     assert all(head.startswith(b"HTTP/1.1 200") for head in heads)
     assert server.process.wait(PATIENCE) == 0
-    assert merge(server.telemetry()).rows == 2 * 20_000 + 4
+    assert merge(server.telemetry()).rows == 2 * 20_000 + 6
+    # One does not want to be traced, and probes never are.
+    assert {span["name"] for span in collector.spans} == {"POST /predict"}
+    assert len(collector.spans) == 7
+    (continued,) = [span for span in collector.spans if span["traceId"] == trace]
+    assert continued["parentSpanId"] == parent
+    assert {"key": "http.status_code", "value": {"intValue": "200"}} in continued["attributes"]
+    assert int(continued["endTimeUnixNano"]) > int(continued["startTimeUnixNano"])

@@ -99,6 +99,8 @@ def _description(column: Input) -> str:
         parts.append(f"one of {', '.join(column.levels[:_MOST_LEVELS])}{more}")
     if column.minimum is not None and column.maximum is not None:
         parts.append(f"{column.minimum:g} to {column.maximum:g} in training")
+    if column.sensitive:
+        parts.append("sensitive, and never logged")
     if column.unit:
         parts.append(f"in {column.unit}")
     return "; ".join(parts)

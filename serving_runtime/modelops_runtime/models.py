@@ -61,6 +61,8 @@ class Reference:
 
     profile: Profile
     schema: Schema
+    hidden: frozenset[int] = frozenset()
+    """Places of the inputs that are never logged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,7 +196,9 @@ def _reference(info: FlavorInfo, served: Schema) -> Reference:
     own = Schema.from_json(info.load(flavor.SCHEMA))
     profile = Profile.from_json(info.load(flavor.PROFILE))
     Parity.from_json(info.load(flavor.PARITY), own).prove_profile(profile)
-    return Reference(profile, _shared(own, served))
+    sensitive = {each.name for each in (*own.inputs, *served.inputs) if each.sensitive}
+    hidden = (place for place, name in enumerate(own.names) if name in sensitive)
+    return Reference(profile, _shared(own, served), frozenset(hidden))
 
 
 def _shared(own: Schema, served: Schema) -> Schema:

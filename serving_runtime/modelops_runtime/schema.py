@@ -34,6 +34,10 @@ _SHOWN_CHARACTERS: Final = 80
 _LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
 _YEARS: Final = range(1678, 2262)
 """Nanoseconds since 1970, as models keep instants, reach no further."""
+_STORED: Final[Mapping[str, frozenset[str]]] = {
+    "number": frozenset({"float32", "int32"}),
+    "category": frozenset({"boolean", "datetime", "text"}),
+}
 _EXPECTED: Final = {
     "boolean": "true or false",
     "datetime": f"a date or time as ISO 8601 writes it, such as {'2026-11-28T09:30:00'!r}"
@@ -101,6 +105,8 @@ class Input:
     maximum: float | None = None
     storage: Storage | None = None
     """What holds the values in a model that is strict about it: fewer values are taken then."""
+    sensitive: bool = False
+    """Nothing of it is logged, not even how often which values came."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -111,6 +117,8 @@ class Input:
             raise SchemaError(f"input {self.name}: a level appears twice")
         if self.kind == "number" and self.levels:
             raise SchemaError(f"input {self.name}: a number has no levels")
+        if self.storage is not None and (self.levels or self.storage not in _STORED[self.kind]):
+            raise SchemaError(f"input {self.name}: {self.storage!r} does not hold a {self.kind}")
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -204,6 +212,9 @@ class Schema:
                 "unit": column.unit,
                 "minimum": column.minimum,
                 "maximum": column.maximum,
+                # Left out where there is nothing to say: older runtimes do not know them.
+                **({"storage": column.storage} if column.storage else {}),
+                **({"sensitive": True} if column.sensitive else {}),
             }
             for column in self.inputs
         ]

@@ -142,6 +142,7 @@ class ModelServer:
         self._recorder = Recorder(
             identity,
             None if models.reference is None else models.reference.profile,
+            hidden=frozenset() if models.reference is None else models.reference.hidden,
             on_block=metrics.count,
             on_lost=metrics.lose,
         )

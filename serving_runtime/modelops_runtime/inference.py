@@ -132,8 +132,11 @@ def datatype(column: Input) -> str:
 
 
 def _as_element(column: Input, value: Any) -> Any:
-    textual = datatype(column) == "BYTES" and value is not None
-    return str(value) if textual and not isinstance(value, str) else value
+    """Write a record's value as an element of the tensor that suits its column."""
+    kind = datatype(column)
+    if kind == "INT64" and isinstance(value, float):
+        return int(value)
+    return str(value) if kind == "BYTES" and not isinstance(value, str | None) else value
 
 
 def _column(schema: Schema, tensor: object) -> tuple[str, list[Any]]:

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelops_runtime import admission, asgi
+from modelops_runtime import admission, asgi, inference
 
 from tests.runtime.asking import Asker
 from tests.runtime.serving import GOOD, SCHEMA, Trained, make_records
@@ -168,6 +168,18 @@ def test_no_rows_are_tensors_without_elements(asker: Asker) -> None:
         "probabilities": [0, 2],
         "outliers": [0],
     }
+
+
+def test_examples_suit_the_datatypes() -> None:
+    rows = [{"AGEP": 34.0, "SEX": 1, "MAR": None}, GOOD]
+    elements = {each["name"]: each["data"] for each in inference.example(SCHEMA, rows)["inputs"]}
+    assert elements == {
+        "AGEP": [34, 34],
+        "WAGP": [None, 41000.0],
+        "SEX": ["1", "1"],
+        "MAR": [None, "5"],
+    }
+    assert all(type(each) is int for each in elements["AGEP"])
 
 
 def changed(**changes: Any) -> dict[str, Any]:

@@ -14,14 +14,13 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from modelops_runtime.answering import Answered
 from modelops_runtime.interfaces import (
-    OPTIONS,
     Asked,
     Interface,
+    dump,
     from_columns,
     listed,
     malformed,
@@ -224,14 +223,13 @@ def _write(models: Models, identity: str | None, wanted: list[str], answered: An
         "probabilities": lambda: _tensor("FP64", _probabilities(models, content)),
         "outliers": lambda: _tensor("BOOL", np.asarray(content["outliers"], dtype=np.bool_)),
     }
-    return orjson.dumps(
+    return dump(
         {
             "model_name": name(models),
             "model_version": version(models),
             **({} if identity is None else {"id": identity}),
             "outputs": [{"name": each, **make[each]()} for each in wanted],
-        },
-        option=OPTIONS,
+        }
     )
 
 

@@ -21,7 +21,7 @@ from modelops_runtime.schema import SHOWN_PROBLEMS, InvalidRows, Problem, Schema
 
 Record: TypeAlias = dict[str, Any]
 
-OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _ROWS: Final = {"rows"}
 _TABLE: Final = {"columns", "data"}
 
@@ -69,6 +69,11 @@ def parse(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise problems.not_json(error, body) from error
+
+
+def dump(content: object) -> bytes:
+    """Write JSON; what it does not know, such as a date that a model gives, as text."""
+    return orjson.dumps(content, default=str, option=_OPTIONS)
 
 
 def from_table(schema: Schema, columns: object, data: object) -> list[Record]:
@@ -140,4 +145,4 @@ def _is_text(values: Iterable[object]) -> Iterable[bool]:
 
 
 def _write(answered: Answered) -> bytes:
-    return orjson.dumps(answered.content, option=OPTIONS)
+    return dump(answered.content)

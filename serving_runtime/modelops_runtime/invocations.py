@@ -15,14 +15,12 @@ from http import HTTPStatus
 from io import StringIO
 from typing import Any, Final
 
-import orjson
-
 from modelops_runtime.answering import Answered
 from modelops_runtime.interfaces import (
-    OPTIONS,
     Asked,
     Interface,
     Record,
+    dump,
     from_columns,
     from_table,
     malformed,
@@ -160,7 +158,7 @@ def _value(column: Input, text: str) -> Any:
 
 
 def _write(answered: Answered) -> bytes:
-    return orjson.dumps({"predictions": _predictions(answered)}, option=OPTIONS)
+    return dump({"predictions": _predictions(answered)})
 
 
 def _predictions(answered: Answered) -> list[Any]:

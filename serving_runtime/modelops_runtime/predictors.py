@@ -195,6 +195,9 @@ def _read(found: Any, rows: int) -> Answer:
         raise PredictorError(f"the model gave shape {values.shape} for {rows} rows")
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
+    if values.dtype.kind == "M":
+        # Of nanoseconds NumPy makes bare integers, of microseconds dates.
+        values = values.astype("datetime64[us]")
     numeric = values.ndim == 1 and np.issubdtype(values.dtype, np.number)
     scores = values.astype(np.float64) if numeric else None
     return Answer(values.tolist(), None, scores, _named(found))

@@ -20,7 +20,7 @@ class Asker:
     """Asks the models of a folder."""
 
     def __init__(self, folder: Path) -> None:
-        models = load(folder)
+        self.models = models = load(folder)
         answerer = Answerer(models, DEPLOYMENT)
         self.desk = Desk()
         self.desk.answerer = answerer

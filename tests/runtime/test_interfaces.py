@@ -6,14 +6,18 @@ import gzip
 import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import orjson
 import pytest
+import treelite
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelops_runtime import admission, asgi, inference
+from modelops_runtime import admission, asgi, flavor, inference
+from modelops_runtime.schema import Output, Schema
 
 from tests.runtime.asking import Asker
 from tests.runtime.serving import GOOD, SCHEMA, Trained, make_records
@@ -171,7 +175,7 @@ def test_no_rows_are_tensors_without_elements(asker: Asker) -> None:
 
 
 def test_examples_suit_the_datatypes() -> None:
-    rows = [{"AGEP": 34.0, "SEX": 1, "MAR": None}, GOOD]
+    rows: Rows = [{"AGEP": 34.0, "SEX": 1, "MAR": None}, GOOD]
     elements = {each["name"]: each["data"] for each in inference.example(SCHEMA, rows)["inputs"]}
     assert elements == {
         "AGEP": [34, 34],
@@ -258,6 +262,59 @@ def test_is_ready_until_it_is_to_end(asker: Asker) -> None:
         assert asker.post("/predict", ROWS).headers["connection"] == "close"
     finally:
         asker.desk.closing = False
+
+
+@pytest.mark.parametrize(
+    ("output", "objective", "datatype"),
+    [
+        (Output(kind="classifier", name="y", classes=(0, 1, 2)), "multiclass", "INT64"),
+        (Output(kind="classifier", name="y", classes=(False, True)), "binary", "BOOL"),
+        (Output(kind="regressor", name="y"), "regression", "FP64"),
+    ],
+)
+def test_outputs_have_the_type_of_the_models(
+    tmp_path: Path, output: Output, objective: str, datatype: str
+) -> None:
+    with Asker(predictor_of(tmp_path, output, objective)) as asker:
+        known = asker.post("/predict", ROWS).json()
+        described = asker.get("/v2/models/model").json()["outputs"]
+        found = outputs(asker.post("/v2/models/model/infer", as_tensors(ROWS)).json())
+        answered = asker.post("/invocations", {"inputs": ROWS}).json()["predictions"]
+    assert found["predictions"]["data"] == known["predictions"]
+    assert [row["prediction"] for row in answered] == known["predictions"]
+    classes = output.classes
+    assert len(answered[0]) == 1 + len(classes or ())
+    assert (known["probabilities"] is None) == (classes is None)
+    assert known["outliers"] is None
+    wanted = {"predictions": (datatype, [len(ROWS)])}
+    if classes is not None:
+        wanted["probabilities"] = ("FP64", [len(ROWS), len(classes)])
+    assert {name: (each["datatype"], each["shape"]) for name, each in found.items()} == wanted
+    assert {each["name"]: each["datatype"] for each in described} == {
+        name: kind for name, (kind, _) in wanted.items()
+    }
+
+
+def predictor_of(folder: Path, output: Output, objective: str) -> Path:
+    """Write a small predictor with this output into a folder of models."""
+    schema = Schema(SCHEMA.inputs, output)
+    rows = make_records(300, seed=1)
+    matrix = schema.encode(rows)
+    classes = len(output.classes or ())
+    options = {"objective": objective, "verbose": -1, "num_threads": 1}
+    options |= {"num_class": classes} if objective == "multiclass" else {}
+    target = matrix[:, 0] % classes if classes else matrix[:, 0]
+    booster = lightgbm.train(options, lightgbm.Dataset(matrix, target), num_boost_round=3)
+    found = np.asarray(booster.predict(matrix, num_threads=1))
+    expected = np.column_stack([1 - found, found]) if objective == "binary" else found
+    parity = {"rows": rows, "expected": expected.tolist(), "tolerance": 1e-6}
+    files = {
+        flavor.SCHEMA: schema.to_json(),
+        flavor.PARITY: orjson.dumps(parity),
+        flavor.TREELITE: treelite.frontend.from_lightgbm(booster).serialize_bytes(),
+    }
+    flavor.write_data(folder / "predictor", "predictor", "treelite", files)
+    return folder
 
 
 # --- MLflow's scoring server -----------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from modelops_runtime import bento
+from modelops_runtime import bento, inference
 from modelops_runtime.answering import Answerer, Deployment
 from modelops_runtime.models import ModelsError, describe, load
 from modelops_runtime.schema import InvalidRows
@@ -112,6 +112,10 @@ class Echo(mlflow.pyfunc.PythonModel):
             raise RuntimeError("broken")
         if (model_input.text == "wait").any():
             time.sleep(0.5)
+        if (model_input.text == "day").any():
+            return model_input.day
+        if (model_input.text == "two").any():
+            return model_input[["single", "large"]]
         return [str(row) for row in model_input.to_dict("records")]
 
 
@@ -219,6 +223,26 @@ def test_a_model_that_breaks_is_told_to_its_owner_and_not_to_its_clients(
     assert "broken" in record.exc_text
     assert record.__dict__["request"] == "order-7"
     assert typed.post("/predict", [GOOD]).status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_model_of_others_gives_is_written_as_it_is(typed: Asker) -> None:
+    dates, pairs = [GOOD | {"text": "day"}] * 2, [GOOD | {"text": "two"}] * 2
+    assert typed.post("/predict", pairs).json()["predictions"] == [[1.5, 2.0]] * 2
+    known = [{"single": 1.5, "large": 2.0}] * 2
+    assert typed.post("/invocations", {"inputs": pairs}).json()["predictions"] == known
+    tensors = inference.example(typed.models.schema, pairs)
+    (output,) = typed.post("/v2/models/model/infer", tensors).json()["outputs"]
+    assert (output["datatype"], output["shape"], output["data"]) == (
+        "FP64",
+        [2, 2],
+        [1.5, 2.0, 1.5, 2.0],
+    )
+    known_dates = ["2026-11-28T09:00:00"] * 2
+    assert typed.post("/predict", dates).json()["predictions"] == known_dates
+    tensors = inference.example(typed.models.schema, dates)
+    (output,) = typed.post("/v2/models/model/infer", tensors).json()["outputs"]
+    assert (output["datatype"], len(output["data"])) == ("BYTES", 2)
 
 
 @pytest.mark.filterwarnings("ignore")

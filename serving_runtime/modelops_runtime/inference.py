@@ -251,7 +251,10 @@ def _predictions(models: Models, predictions: list[Any]) -> dict[str, Any]:
     elements = values.ravel().tolist()
     kind = _datatype_of(elements) if elements else "FP64"
     if kind == "BYTES":
-        elements = [each if isinstance(each, str) else shown(each) for each in elements]
+        # A date is the text that JSON makes of it, without JSON's quotes.
+        elements = [
+            each if isinstance(each, str) else dump(each).decode().strip('"') for each in elements
+        ]
     return {"datatype": kind, "shape": list(values.shape), "data": elements}
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from modelops_runtime.admission import LONGEST_QUEUE
 from modelops_runtime.models import Models
-from modelops_runtime.predictors import Rows
+from modelops_runtime.predictors import PyfuncPredictor, Rows
 from modelops_runtime.schema import Matrix, Schema
 
 
@@ -25,20 +26,26 @@ class Deployment:
     pod: str
     window: int
     """Length of the windows of telemetry in seconds."""
+    queue: int = LONGEST_QUEUE
+    """Requests that may wait in each worker."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Deployment":
-        """Read the variables that the operator sets. Raises ValueError for a bad window."""
-        name = "MODELOPS_WINDOW_SECONDS"
-        window = environment.get(name, "300")
-        if not (window.isascii() and window.isdigit() and 1 <= int(window) <= 86400):
-            raise ValueError(f"{name} is {window!r}; it has to be 1 to 86400, in whole seconds")
+        """Read the variables that the operator sets. Raises ValueError for bad numbers."""
         return cls(
             model=environment.get("MODELOPS_DEPLOYMENT", "local/model"),
             revision=environment.get("MODELOPS_REVISION", "local"),
             pod=environment.get("MODELOPS_POD", os.uname().nodename),
-            window=int(window),
+            window=_number(environment, "MODELOPS_WINDOW_SECONDS", 300, most=86400),
+            queue=_number(environment, "MODELOPS_QUEUE", LONGEST_QUEUE, most=10_000),
         )
+
+
+def _number(environment: Mapping[str, str], name: str, default: int, *, most: int) -> int:
+    text = environment.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+        raise ValueError(f"{name} is {text!r}; it has to be a whole number from 1 to {most}")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +59,8 @@ class Answered:
     matrix: Matrix | None
     """Encoded for the reference profile; None without one."""
     scores: NDArray[np.float64] | None
+    columns: tuple[str, ...] | None
+    """Names of what the model's `python_function` gives for a row, if that is a frame."""
 
 
 class Answerer:
@@ -59,6 +68,8 @@ class Answerer:
 
     def __init__(self, models: Models, deployment: Deployment) -> None:
         self._models = models
+        self.quick = models.predictor.form != PyfuncPredictor.form
+        """A few rows take no time to speak of. A model of others may take as long as it likes."""
         self.model: Mapping[str, Any] = {
             "name": models.name,
             "version": models.version,
@@ -89,7 +100,7 @@ class Answerer:
         models = self._models
         matrix = models.schema.encode(rows)
         if not rows:
-            return Answered(self._nothing(), 0, 0, None, None)
+            return Answered(self._nothing(), 0, 0, None, None, None)
         answer = models.predictor.predict(rows, matrix)
         flags = None
         if models.detector is not None:
@@ -107,6 +118,7 @@ class Answerer:
             outliers=0 if flags is None else int(flags.sum()),
             matrix=None if reference is None else self._for(reference.schema, rows, matrix),
             scores=answer.scores,
+            columns=answer.columns,
         )
 
     def _nothing(self) -> dict[str, Any]:

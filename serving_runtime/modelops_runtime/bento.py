@@ -1,7 +1,7 @@
 """The Bento around the models: the files that `bentoml serve` wants, written without BentoML.
 
     /opt/bento/bento.yaml
-    /opt/bento/README.md                     the text above the Swagger UI
+    /opt/bento/README.md                     what it is, for people
     /opt/bento/src/service.py                imports the service from modelops_runtime
     /opt/bento/src/models/<role>/            the models, one folder for each role
 
@@ -58,6 +58,8 @@ def entrypoint() -> list[str]:
     return [
         *("/opt/venv/bin/bentoml", "serve", "/opt/bento"),
         *("--host", "0.0.0.0", "--port", str(PORT)),  # noqa: S104 (a pod is reached from outside)
+        # Longer than clients keep idle connections: theirs to close, or requests meet a closed one.
+        *("--timeout-keep-alive", "120"),
     ]
 
 
@@ -69,6 +71,7 @@ def environment() -> dict[str, str]:
         "BENTOML_HOME": "/tmp/bentoml",  # noqa: S108 (the one folder that pods may write to)
         "HOME": "/tmp",  # noqa: S108 (the same)
         "MALLOC_ARENA_MAX": "2",
+        "MODELOPS_LOG_FORMAT": "json",
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
@@ -116,7 +119,8 @@ def _readme(name: str, models: Mapping[str, str]) -> bytes:
 {roles}
 
 `POST /predict` takes a JSON list of records and answers predictions, probabilities and, where there
-is an outlier detector, which rows are unlike the training data. Try it out below: the example is a
-row of the model's own reference data. Each answer tells which version of the model gave it.
+is an outlier detector, which rows are unlike the training data. The Open Inference Protocol
+(`/v2/models/...`) and MLflow's `/invocations` are there as well: see `/docs.json`, or `/` in a
+browser, where the examples are rows of the model's own reference data.
 """
     return text.encode()

@@ -28,6 +28,8 @@ class Block:
     outliers: int = 0
     client_errors: int = 0
     server_errors: int = 0
+    turned_away: int = 0
+    """Of the server errors, those that told clients to come again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +49,13 @@ class Identity:
 class Window:
     """What was counted since its start."""
 
-    def __init__(self, start: int, profile: Profile | None) -> None:
+    def __init__(
+        self, start: int, profile: Profile | None, hidden: frozenset[int] = frozenset()
+    ) -> None:
+        """`hidden` are places of features that the line is not to tell."""
         self.start = start
         self._profile = profile
+        self._hidden = hidden
         self._features: Sequence[Histogram] = ()
         self._scores: Histogram | None = None
         self._latency: Counter[int] = Counter()
@@ -98,7 +104,9 @@ class Window:
             latency=tuple(sorted(self._latency.items())),
             scores=self._scores,
             features=tuple(
-                FeatureCounts(index, histogram) for index, histogram in enumerate(self._features)
+                FeatureCounts(index, histogram)
+                for index, histogram in enumerate(self._features)
+                if index not in self._hidden
             ),
         )
 

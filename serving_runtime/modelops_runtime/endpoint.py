@@ -1,47 +1,54 @@
-"""`POST /predict` as ASGI middleware: what BentoML's typed layer would do in a millisecond.
+"""The paths that are answered without BentoML, as ASGI middleware around it.
 
-Everything else goes on to BentoML. The answer is the same that the typed API gives, which stays
-for Swagger and for clients in the same process.
+BentoML's typed layer would take a millisecond for what is done here. All ways to ask for
+predictions run through the same few lines, whatever their form. What BentoML knows, such as
+`/metrics` and the probes, goes on to it; anything else is not found.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
-import orjson
-
-from modelops_runtime import documentation, problems
+from modelops_runtime import problems
+from modelops_runtime.admission import Admission, Place
 from modelops_runtime.answering import Answered, Answerer
+from modelops_runtime.asgi import Application, Message, Receive, Request, Send, decompress
+from modelops_runtime.interfaces import Interface
+from modelops_runtime.predictors import RowsRefused
 from modelops_runtime.problems import Refusal
 from modelops_runtime.recording import Recorder
-from modelops_runtime.schema import InvalidRows
+from modelops_runtime.schema import InvalidRows, shortened
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
-
-PATH: Final = "/predict"
-METADATA_PATH: Final = "/metadata"
-_PATHS: Final = {PATH, METADATA_PATH, "/"}
-LARGEST_BODY: Final = 32 * 2**20
-"""Bytes. About 100,000 records of thirty fields."""
-_LARGEST_READ: Final = 8 * LARGEST_BODY
-"""Bytes that are read and thrown away, so that the client gets to read the refusal."""
-_ROWS: Final = {"rows"}
+MOST_ROWS: Final = 100_000
+"""In one request."""
 _LONG: Final = 100_000
 """Bytes from which on a body is answered in a thread, so that shorter ones need not wait."""
-_JSON: Final = b"application/json"
-_HTML: Final = b"text/html; charset=utf-8"
-_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_LONG_COMPRESSED: Final = 4_000
+"""The same for compressed bodies: records shrink that much."""
+_THREADS: Final = 2
+_BENTOML: Final = frozenset({"/healthz", "/livez", "/metrics", "/readyz", "/schema.json"})
+_STATIC: Final = "/static_content/"
 _LOG: Final = logging.getLogger("bentoml.modelops")
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What is answered from memory."""
+
+    content: bytes
+    media_type: bytes
+    ready: bool = False
+    """It says that the server is ready: no longer, when the pod is to end."""
+
+
 class Desk:
-    """Where the endpoint finds who answers and who takes notes; empty until the models hold.
+    """Where the middleware finds who answers and who takes notes; empty until the models hold.
 
     BentoML makes the middleware before the service, so one cannot be given to the other.
     """
@@ -49,132 +56,123 @@ class Desk:
     def __init__(self) -> None:
         self.answerer: Answerer | None = None
         self.recorder: Recorder | None = None
-        self.names: tuple[str, ...] = ()
-        """The inputs' names, for refusals."""
-        self.metadata = b"{}"
-        """What `GET /metadata` answers."""
+        self.admission = Admission()
+        self.interfaces: Mapping[str, Interface] = {}
+        """By path: what answers POST."""
+        self.pages: Mapping[str, Page] = {}
+        """By path: what answers GET."""
         self.closing = False
         """The pod is to end: clients are told to take their next request elsewhere."""
+        self.closers: list[Callable[[], object]] = []
+        """What is called in the very end, when all requests are answered."""
 
 
-class PredictMiddleware:
-    """Answers `POST /predict`; also the page of Swagger UI and `/metadata`, from memory."""
+class ServingMiddleware:
+    """Answers requests for predictions, and pages from memory."""
 
     def __init__(self, app: Application, desk: Desk) -> None:
         self._app = app
         self._desk = desk
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="answering")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer, or pass on what is for others."""
-        if scope["type"] != "http" or scope["path"] not in _PATHS:
+        """Answer, or pass on what is for BentoML."""
+        desk = self._desk
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["path"] == PATH:
-            await self._predict(scope, receive, send)
-        elif scope["path"] == METADATA_PATH:
-            await self._send(send, HTTPStatus.OK, _JSON, self._desk.metadata)
+            return
+        path: str = scope["path"]
+        if path in _BENTOML or path.startswith(_STATIC):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive, send, closing=desk.closing)
+        if (interface := desk.interfaces.get(path)) is not None:
+            await self._predict(interface, request)
+            return
+        try:
+            page = self._page(path, request)
+        except Refusal as refusal:
+            await _tell(request, refusal)
         else:
-            await self._send(send, HTTPStatus.OK, _HTML, documentation.PAGE)
+            await request.answer(HTTPStatus.OK, page.media_type, page.content)
 
-    async def _predict(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _predict(self, interface: Interface, request: Request) -> None:
         start = perf_counter()
         try:
-            body = await _body(scope, receive)
-            if body is None:
-                return
-            answered, content = await self._answer(body)
+            with self._desk.admission.place() as place:
+                request.require("POST")
+                body = await request.body(place.hold)
+                if body is None:
+                    return
+                await place.turn()
+                answered, content = await self._answer(interface, request, place, body)
+                await request.answer(HTTPStatus.OK, b"application/json", content)
         except Refusal as refusal:
-            await self._refuse(refusal, start, send)
-            return
+            await self._refuse(interface, request, refusal, start)
+        except InvalidRows as error:
+            await self._refuse(interface, request, problems.bad_rows(error), start)
+        except RowsRefused as error:
+            await self._refuse(interface, request, problems.refused_by_model(error), start)
         except Exception:  # noqa: BLE001 (a model's own code may raise anything)
-            _LOG.exception("a request cannot be answered")
+            name = request.id.decode("ascii")
+            _LOG.exception("request %s cannot be answered", name, extra={"request": name})
             broken = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "look into the log of the server")
-            await self._refuse(broken, start, send)
-            return
-        await self._send(send, HTTPStatus.OK, _JSON, content)
-        if self._desk.recorder is not None:
-            self._desk.recorder.note(
-                answered.matrix,
-                answered.scores,
-                rows=answered.rows,
-                outliers=answered.outliers,
-                seconds=perf_counter() - start,
-            )
+            await self._refuse(interface, request, broken, start)
+        else:
+            if self._desk.recorder is not None:
+                self._desk.recorder.note(
+                    answered.matrix,
+                    answered.scores,
+                    rows=answered.rows,
+                    outliers=answered.outliers,
+                    seconds=perf_counter() - start,
+                )
 
-    async def _answer(self, body: bytes) -> tuple[Answered, bytes]:
+    async def _answer(
+        self, interface: Interface, request: Request, place: Place, body: bytes
+    ) -> tuple[Answered, bytes]:
         answerer = self._desk.answerer
         if answerer is None:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the models are not loaded yet")
-        if len(body) < _LONG:
-            return self._answer_now(answerer, body)
-        return await asyncio.to_thread(self._answer_now, answerer, body)
+        work = partial(self._work, answerer, interface, request, place, body)
+        longest = _LONG_COMPRESSED if request.compressed else _LONG
+        if answerer.quick and len(body) < longest:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _answer_now(self, answerer: Answerer, body: bytes) -> tuple[Answered, bytes]:
-        try:
-            rows = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise problems.not_json(error) from error
-        if isinstance(rows, dict) and rows.keys() == _ROWS:
-            rows = rows["rows"]
-        if not isinstance(rows, list):
-            raise problems.not_a_list(rows, self._desk.names)
-        try:
-            answered = answerer.answer(rows)
-        except InvalidRows as error:
-            raise problems.bad_rows(error) from error
-        return answered, orjson.dumps(answered.content, option=_OPTIONS)
+    def _work(
+        self, answerer: Answerer, interface: Interface, request: Request, place: Place, body: bytes
+    ) -> tuple[Answered, bytes]:
+        place.begin()
+        asked = interface.read(decompress(body) if request.compressed else body, request.media_type)
+        if len(asked.records) > MOST_ROWS:
+            raise problems.too_many_rows(len(asked.records), MOST_ROWS)
+        answered = answerer.answer(asked.records)
+        return answered, asked.write(answered)
 
-    async def _refuse(self, refusal: Refusal, start: float, send: Send) -> None:
-        await self._send(
-            send, refusal.status, problems.MEDIA_TYPE, refusal.body(), headers=refusal.headers
-        )
-        if self._desk.recorder is not None:
-            self._desk.recorder.fail(refusal.status, perf_counter() - start)
-
-    async def _send(
-        self,
-        send: Send,
-        status: HTTPStatus,
-        media_type: bytes,
-        body: bytes,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
+    async def _refuse(
+        self, interface: Interface, request: Request, refusal: Refusal, start: float
     ) -> None:
-        start = [
-            (b"content-type", media_type),
-            (b"content-length", str(len(body)).encode()),
-            *headers,
-        ]
-        if self._desk.closing:
-            start.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status.value, "headers": start})
-        await send({"type": "http.response.body", "body": body})
+        told = interface.translate(refusal)
+        await _tell(request, told)
+        if self._desk.recorder is not None:
+            self._desk.recorder.fail(told.status, perf_counter() - start)
+
+    def _page(self, path: str, request: Request) -> Page:
+        """Find what is answered from memory. Raises Refusal."""
+        page = self._desk.pages.get(path)
+        if page is None:
+            known = ", ".join(sorted({*self._desk.interfaces, "/docs.json", "/metadata"}))
+            raise Refusal(
+                HTTPStatus.NOT_FOUND, f"{shortened(path)} is not known; there are {known}"
+            )
+        request.require("GET", "HEAD")
+        if page.ready and self._desk.closing:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the server is about to end")
+        return page
 
 
-async def _body(scope: Message, receive: Receive) -> bytes | None:
-    """Read the request's body; None if the client went away. Raises Refusal."""
-    if scope["method"] != "POST":
-        raise Refusal(
-            HTTPStatus.METHOD_NOT_ALLOWED,
-            f"{scope['method']} is not for {PATH}; POST a list of records",
-            headers=((b"allow", b"POST"),),
-        )
-    headers = dict(scope["headers"])
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body without compression")
-    pieces: list[bytes] = []
-    size = 0
-    more = True
-    while more and size <= _LARGEST_READ:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size <= LARGEST_BODY:
-            pieces.append(piece)
-        more = message.get("more_body", False)
-    if size > LARGEST_BODY:
-        raise Refusal(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body has more than {LARGEST_BODY:,} bytes; send fewer rows at a time",
-        )
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+async def _tell(request: Request, refusal: Refusal) -> None:
+    await request.answer(
+        refusal.status, problems.MEDIA_TYPE, refusal.body(request.id), refusal.headers
+    )

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the models, beside those of HTTP that BentoML has.
+"""Prometheus metrics of the models, in place of BentoML's, which grow with every path asked for.
 
 They are raised about once a second, by the recorder's thread: nothing is added to a request.
 """
@@ -9,6 +9,7 @@ from modelops_runtime.counting import Block, Identity
 from modelops_runtime.models import Models
 
 _BUCKETS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+_LABELS = ("model", "version", "form")
 
 
 class Metrics:
@@ -22,14 +23,27 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         info.labels(models.name, models.version, identity.revision, identity.form).set(1)
-        self._rows = Counter("modelops_rows", "Rows that were predicted")
-        self._outliers = Counter("modelops_outliers", "Rows that are unlike the training data")
-        requests = Counter("modelops_requests", "Requests for predictions", ["outcome"])
-        self._answered = requests.labels("answered")
-        self._refused = requests.labels("refused")
-        self._failed = requests.labels("failed")
+        labels = (models.name, models.version, identity.form)
+        self._rows = Counter("modelops_rows", "Rows that were predicted", _LABELS).labels(*labels)
+        self._outliers = Counter(
+            "modelops_outliers", "Rows that are unlike the training data", _LABELS
+        ).labels(*labels)
+        requests = Counter(
+            "modelops_requests",
+            "Requests for predictions: answered, refused (4xx), overloaded (503), failed (5xx)",
+            [*_LABELS, "outcome"],
+        )
+        self._answered = requests.labels(*labels, "answered")
+        self._refused = requests.labels(*labels, "refused")
+        self._overloaded = requests.labels(*labels, "overloaded")
+        self._failed = requests.labels(*labels, "failed")
         self._seconds = Histogram(
-            "modelops_request_seconds", "Time to answer a request", buckets=_BUCKETS
+            "modelops_request_seconds", "Time to answer a request", _LABELS, buckets=_BUCKETS
+        ).labels(*labels)
+        self._in_flight = Gauge(
+            "modelops_requests_in_flight",
+            "The most requests at a time within the last second",
+            multiprocess_mode="livesum",
         )
         self._lost = Counter("modelops_telemetry_lines_lost", "Lines that could not be written")
 
@@ -38,10 +52,15 @@ class Metrics:
         self._rows.inc(block.rows)
         self._outliers.inc(block.outliers)
         self._refused.inc(block.client_errors)
-        self._failed.inc(block.server_errors)
+        self._overloaded.inc(block.turned_away)
+        self._failed.inc(block.server_errors - block.turned_away)
         self._answered.inc(len(block.durations) - block.client_errors - block.server_errors)
         for seconds in block.durations:
             self._seconds.observe(seconds)
+
+    def set_in_flight(self, requests: int) -> None:
+        """Tell how many requests there were at a time."""
+        self._in_flight.set(requests)
 
     def lose(self, lines: int) -> None:
         """Add lines of telemetry that are lost."""

@@ -27,7 +27,7 @@ from modelops_runtime.predictors import (
 )
 from modelops_runtime.profile import Profile, ProfileError
 from modelops_runtime.schema import Output, Schema, SchemaError
-from modelops_runtime.signature import SignatureError, read_signature
+from modelops_runtime.signature import SignatureError, read_example, read_signature
 
 T = TypeVar("T")
 
@@ -61,6 +61,8 @@ class Reference:
 
     profile: Profile
     schema: Schema
+    hidden: frozenset[int] = frozenset()
+    """Places of the inputs that are never logged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +109,7 @@ def describe(folder: Path) -> tuple[Schema, tuple[Mapping[str, Any], ...]]:
     place = folder / "predictor"
     try:
         if not flavor.exists(place):
-            return read_signature(place).schema, ()
+            return read_signature(place).schema, read_example(place)
         info = flavor.read(place)
         rows = orjson.loads(info.load(flavor.PARITY))["rows"]
         return Schema.from_json(info.load(flavor.SCHEMA)), tuple(rows[-2:])
@@ -194,7 +196,9 @@ def _reference(info: FlavorInfo, served: Schema) -> Reference:
     own = Schema.from_json(info.load(flavor.SCHEMA))
     profile = Profile.from_json(info.load(flavor.PROFILE))
     Parity.from_json(info.load(flavor.PARITY), own).prove_profile(profile)
-    return Reference(profile, _shared(own, served))
+    sensitive = {each.name for each in (*own.inputs, *served.inputs) if each.sensitive}
+    hidden = (place for place, name in enumerate(own.names) if name in sensitive)
+    return Reference(profile, _shared(own, served), frozenset(hidden))
 
 
 def _shared(own: Schema, served: Schema) -> Schema:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from modelops_runtime import flavor
 from modelops_runtime.flavor import FlavorInfo
 from modelops_runtime.forest import Forest, ForestError
-from modelops_runtime.schema import Matrix, Output
+from modelops_runtime.schema import Matrix, Output, instant
 
 Rows: TypeAlias = Sequence[Mapping[str, object]]
 
@@ -33,8 +33,15 @@ _DTYPES: Final = {
 """Types of columns in an MLflow signature, as pandas names them; text stays as it is."""
 
 
+_INTEGERS: Final = {"integer", "long"}
+
+
 class PredictorError(RuntimeError):
     """A form of the predictor that cannot be loaded, or an answer without sense."""
+
+
+class RowsRefused(ValueError):  # noqa: N818 (it names what happened, as InvalidRows does)
+    """Rows that fit the schema and that the model does not take; the message is the model's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +54,8 @@ class Answer:
     """Shape (n, classes); None where the model gives none."""
     scores: NDArray[np.float64] | None
     """Shape (n,): what the reference profile's scores are about; None where there is no number."""
+    columns: tuple[str, ...] | None = None
+    """Names of what MLflow's `python_function` gives for a row; None where it gives no frame."""
 
 
 class Predictor(Protocol):
@@ -69,13 +78,19 @@ def answer(raw: NDArray[np.float64], output: Output) -> Answer:
     if output.classes is None:
         if flat.shape[1] != 1:
             raise PredictorError(f"{flat.shape[1]} values for each row, where one is expected")
-        return Answer(flat[:, 0].tolist(), None, flat[:, 0])
+        return Answer(flat[:, 0].tolist(), None, flat[:, 0], _columns(output))
     if flat.shape[1] == 1 and len(output.classes) == 2:
         flat = np.concatenate((1.0 - flat, flat), axis=1)
     if flat.shape[1] != len(output.classes):
         raise PredictorError(f"{flat.shape[1]} values for {len(output.classes)} classes")
     labels = [output.classes[index] for index in flat.argmax(axis=1).tolist()]
-    return Answer(labels, flat, flat[:, 1] if flat.shape[1] == 2 else flat.max(axis=1))
+    scores = flat[:, 1] if flat.shape[1] == 2 else flat.max(axis=1)
+    return Answer(labels, flat, scores, _columns(output))
+
+
+def _columns(output: Output) -> tuple[str, ...]:
+    """Name what the `python_function` of a model with our flavor gives for a row."""
+    return ("prediction", *(f"probability_{label}" for label in output.classes or ()))
 
 
 class TreelitePredictor:
@@ -132,9 +147,11 @@ class PyfuncPredictor:
         try:
             import pandas as pd  # noqa: PLC0415 (heavy, and not in every image)
             from mlflow import pyfunc  # noqa: PLC0415 (the same)
+            from mlflow.exceptions import MlflowException  # noqa: PLC0415 (the same)
         except ImportError as error:
             raise PredictorError(f"MLflow is not installed here ({error})") from error
         self._frame = pd.DataFrame.from_records
+        self._refusal = MlflowException
         self._types = types
         try:
             self._model = pyfunc.load_model(str(folder))
@@ -146,10 +163,20 @@ class PyfuncPredictor:
         del matrix
         frame = self._frame(list(rows), columns=list(self._types))
         for name, kind in self._types.items():
-            # A column with holes cannot be one of integers: MLflow decides what to do with it.
-            if kind in _DTYPES and not (kind != "datetime" and frame[name].isna().any()):
+            if kind == "datetime":
+                frame[name] = [None if text is None else instant(text) for text in frame[name]]
+            holes = frame[name].isna()
+            if kind in _INTEGERS and holes.all():
+                # MLflow's integers know no gaps, but an optional column may be left out.
+                frame = frame.drop(columns=name)
+            elif kind in _DTYPES and (kind == "datetime" or not holes.any()):
                 frame[name] = frame[name].astype(_DTYPES[kind])
-        return _read(self._model.predict(frame), len(rows))
+        try:
+            found = self._model.predict(frame)
+        except self._refusal as error:
+            # What MLflow's own check of the signature finds beyond ours.
+            raise RowsRefused(_told(error)) from error
+        return _read(found, len(rows))
 
     def prove(self) -> None:
         """Predict the example that was logged with the model, if any. Raises PredictorError."""
@@ -168,8 +195,21 @@ def _read(found: Any, rows: int) -> Answer:
         raise PredictorError(f"the model gave shape {values.shape} for {rows} rows")
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
+    if values.dtype.kind == "M":
+        # Of nanoseconds NumPy makes bare integers, of microseconds dates.
+        values = values.astype("datetime64[us]")
     numeric = values.ndim == 1 and np.issubdtype(values.dtype, np.number)
-    return Answer(values.tolist(), None, values.astype(np.float64) if numeric else None)
+    scores = values.astype(np.float64) if numeric else None
+    return Answer(values.tolist(), None, scores, _named(found))
+
+
+def _named(found: Any) -> tuple[str, ...] | None:
+    """Name a frame's columns; a series is a frame of one column to MLflow."""
+    if hasattr(found, "columns"):
+        return tuple(str(each) for each in found.columns)
+    if hasattr(found, "to_frame"):
+        return ("0" if found.name is None else str(found.name),)
+    return None
 
 
 def _told(error: BaseException) -> str:

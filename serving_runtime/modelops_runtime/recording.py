@@ -15,6 +15,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 import numpy as np
@@ -49,18 +51,23 @@ class Recorder:
         identity: Identity,
         profile: Profile | None,
         *,
+        hidden: frozenset[int] = frozenset(),
         write: Write = write_stdout,
         clock: Callable[[], float] = time.time,
         on_block: Callable[[Block], object] | None = None,
         on_lost: Callable[[int], object] | None = None,
     ) -> None:
-        """`on_block` and `on_lost` (a number of lines) are called in the recorder's thread."""
+        """`hidden` are places of features that are never written.
+
+        `on_block` and `on_lost` (a number of lines) are called in the recorder's thread.
+        """
         self._clock = clock
         self._seconds = identity.seconds
         self._block = Block(self._start())
         # Unbounded in itself; `_hand_over` bounds the blocks, the ends of windows always fit.
         self._queue: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
-        self._writer = _Writer(identity, profile, write, on_block, on_lost)
+        self._writer = _Writer(partial(Window, profile=profile, hidden=hidden), identity, write)
+        self._writer.on_block, self._writer.on_lost = on_block, on_lost
         self._thread = threading.Thread(
             target=self._writer.run, args=(self._queue,), name="telemetry", daemon=True
         )
@@ -95,6 +102,7 @@ class Recorder:
             block.client_errors += 1
         else:
             block.server_errors += 1
+            block.turned_away += status == HTTPStatus.SERVICE_UNAVAILABLE
 
     def tick(self) -> None:
         """Let time pass: hand over what was noted, and end the window when it is over."""
@@ -135,18 +143,13 @@ class _Writer:
     """Counts blocks and writes a line for each window; belongs to the recorder's thread."""
 
     def __init__(
-        self,
-        identity: Identity,
-        profile: Profile | None,
-        write: Write,
-        on_block: Callable[[Block], object] | None,
-        on_lost: Callable[[int], object] | None,
+        self, make_window: Callable[[int], Window], identity: Identity, write: Write
     ) -> None:
+        self._make_window = make_window
         self._identity = identity
-        self._profile = profile
         self._write = write
-        self._on_block = on_block
-        self._on_lost = on_lost
+        self.on_block: Callable[[Block], object] | None = None
+        self.on_lost: Callable[[int], object] | None = None
         self._worker = secrets.token_hex(4)
         self._broken = False
 
@@ -155,10 +158,10 @@ class _Writer:
         while (block := blocks.get()) is not None:
             if window is None or window.start != block.start:
                 self._end(window, block.start)
-                window = Window(block.start, self._profile)
+                window = self._make_window(block.start)
             window.add(block)
-            if self._on_block is not None:
-                self._on_block(block)
+            if self.on_block is not None:
+                self.on_block(block)
         self._end(window, None)
 
     def _end(self, window: Window | None, following: int | None) -> None:
@@ -189,5 +192,5 @@ class _Writer:
         self._broken = False
 
     def _lose(self, lines: int) -> None:
-        if self._on_lost is not None:
-            self._on_lost(lines)
+        if self.on_lost is not None:
+            self.on_lost(lines)

@@ -6,8 +6,10 @@ category that training never saw is `UNSEEN`.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Literal, Self, TypeAlias
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 Matrix: TypeAlias = NDArray[np.float64]
 Kind = Literal["number", "category"]
+Storage = Literal["boolean", "datetime", "float32", "int32", "text"]
 OutputKind = Literal["classifier", "regressor"]
 Label: TypeAlias = str | int | float | bool
 
@@ -28,6 +31,19 @@ LARGEST_INTEGER: Final = 2**53
 SHOWN_PROBLEMS: Final = 5
 """How many problems an error spells out; the others it counts."""
 _SHOWN_CHARACTERS: Final = 80
+_LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
+_YEARS: Final = range(1678, 2262)
+"""Nanoseconds since 1970, as models keep instants, reach no further."""
+_STORED: Final[Mapping[str, frozenset[str]]] = {
+    "number": frozenset({"float32", "int32"}),
+    "category": frozenset({"boolean", "datetime", "text"}),
+}
+_EXPECTED: Final = {
+    "boolean": "true or false",
+    "datetime": f"a date or time as ISO 8601 writes it, such as {'2026-11-28T09:30:00'!r}"
+    f", of the years {_YEARS.start} to {_YEARS.stop - 1}",
+    "text": "text",
+}
 
 
 class SchemaError(ValueError):
@@ -87,6 +103,10 @@ class Input:
     minimum: float | None = None
     """The least value in the training data; for people, not a limit."""
     maximum: float | None = None
+    storage: Storage | None = None
+    """What holds the values in a model that is strict about it: fewer values are taken then."""
+    sensitive: bool = False
+    """Nothing of it is logged, not even how often which values came."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -97,18 +117,33 @@ class Input:
             raise SchemaError(f"input {self.name}: a level appears twice")
         if self.kind == "number" and self.levels:
             raise SchemaError(f"input {self.name}: a number has no levels")
+        if self.storage is not None and (self.levels or self.storage not in _STORED[self.kind]):
+            raise SchemaError(f"input {self.name}: {self.storage!r} does not hold a {self.kind}")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest number that is taken."""
+        if self.integer:
+            whole = (-(2**31), 2**31 - 1)
+            return whole if self.storage == "int32" else (-LARGEST_INTEGER, LARGEST_INTEGER)
+        largest = _LARGEST_FLOAT32 if self.storage == "float32" else sys.float_info.max
+        return -largest, largest
 
     @property
     def expected(self) -> str:
         """What a value has to be, for people."""
         if self.kind == "category":
-            levels = ", ".join(self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
-            what = f"a category, text or a whole number ({levels})"
+            what = _EXPECTED.get(self.storage or "") or self._expected_category
         elif self.integer:
-            what = f"a whole number from -{LARGEST_INTEGER} to {LARGEST_INTEGER}"
+            what = "a whole number from {} to {}".format(*self.limits)
         else:
-            what = "a finite number"
+            what = "a finite number" + (" of 32 bits" if self.storage == "float32" else "")
         return f"{what} or null" if self.nullable else what
+
+    @property
+    def _expected_category(self) -> str:
+        levels = ", ".join(self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
+        return "a category, text or a whole number" + (f" ({levels})" if levels else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +212,9 @@ class Schema:
                 "unit": column.unit,
                 "minimum": column.minimum,
                 "maximum": column.maximum,
+                # Left out where there is nothing to say: older runtimes do not know them.
+                **({"storage": column.storage} if column.storage else {}),
+                **({"sensitive": True} if column.sensitive else {}),
             }
             for column in self.inputs
         ]
@@ -272,8 +310,10 @@ class _Cell:
     @classmethod
     def of(cls, column: Input) -> Self:
         if column.kind == "number":
-            plain = type(Ellipsis) if column.integer else float
+            plain = type(Ellipsis) if column.integer or column.storage else float
             return cls(column.name, plain, None, None, partial(_number, column))
+        if column.storage is not None:
+            return cls(column.name, type(Ellipsis), None, None, partial(_stored, column))
         codes = {level: float(code) for code, level in enumerate(column.levels)}
         integers = {int(level): code for level, code in codes.items() if _is_integer(level)}
         return cls(column.name, str, codes, integers, partial(_category, column, codes))
@@ -282,14 +322,43 @@ class _Cell:
 def _number(column: Input, value: object) -> float:
     if value is None and column.nullable:
         return MISSING
-    if type(value) is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+    least, largest = column.limits
+    if type(value) is int and least <= value <= largest:
         return float(value)
-    if isinstance(value, float) and not math.isinf(value):
+    if isinstance(value, float):
         if math.isnan(value) and column.nullable:
             return MISSING
-        if not column.integer or (value.is_integer() and abs(value) <= LARGEST_INTEGER):
+        if least <= value <= largest and (not column.integer or value.is_integer()):
             return float(value)
     raise _Refused(column.expected)
+
+
+def _stored(column: Input, value: object) -> float:
+    """Check a value of a category that the model keeps as something else than a level."""
+    if value is None and column.nullable:
+        return MISSING
+    fits = {
+        "boolean": isinstance(value, bool),
+        "datetime": isinstance(value, str) and instant(value) is not None,
+        "text": isinstance(value, str),
+    }
+    if not fits.get(column.storage or "", False):
+        raise _Refused(column.expected)
+    return UNSEEN
+
+
+def instant(text: str) -> datetime | None:
+    """Read an ISO 8601 date or time as models keep it: in UTC, without saying so.
+
+    None for what is none, or lies too far away.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if found.year not in _YEARS:
+        return None
+    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 
 
 def _category(column: Input, codes: Mapping[str, float], value: object) -> float:
@@ -322,6 +391,11 @@ def shown(value: object) -> str:
         text = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except (TypeError, ValueError):
         text = repr(value)
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """Cut a text that is too long for a message."""
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."
 
 

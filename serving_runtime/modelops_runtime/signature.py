@@ -7,12 +7,21 @@ from typing import Any, Final
 
 import orjson
 
-from modelops_runtime.schema import Input, Output, Schema, SchemaError
+from modelops_runtime.schema import Input, Output, Schema, SchemaError, Storage
 
 MLMODEL: Final = "MLmodel"
+_EXAMPLE: Final = "input_example.json"
 _INTEGERS: Final = {"integer", "long"}
 _NUMBERS: Final = {"float", "double", *_INTEGERS}
 _CATEGORIES: Final = {"string", "boolean", "datetime"}
+_STORAGE: Final[Mapping[str, Storage]] = {
+    "boolean": "boolean",
+    "datetime": "datetime",
+    "float": "float32",
+    "integer": "int32",
+    "string": "text",
+}
+"""What MLflow takes for a column, where that is less than the kind of the column does."""
 
 
 class SignatureError(ValueError):
@@ -49,6 +58,15 @@ def read_signature(folder: Path) -> Signature:
         ) from error
 
 
+def read_example(folder: Path) -> tuple[Mapping[str, Any], ...]:
+    """Read the first rows of the example that was logged with a model; none, if it has no frame."""
+    try:
+        content = orjson.loads((folder / _EXAMPLE).read_bytes())
+        return tuple(dict(zip(content["columns"], row, strict=True)) for row in content["data"][:2])
+    except (OSError, ValueError, TypeError, LookupError):
+        return ()
+
+
 def _input(column: Mapping[str, Any]) -> Input:
     kind = column["type"]
     if kind not in _NUMBERS | _CATEGORIES:
@@ -58,4 +76,5 @@ def _input(column: Mapping[str, Any]) -> Input:
         kind="number" if kind in _NUMBERS else "category",
         integer=kind in _INTEGERS,
         nullable=not column.get("required", True),
+        storage=_STORAGE.get(kind),
     )

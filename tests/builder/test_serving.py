@@ -168,9 +168,20 @@ def test_the_image_serves_what_was_trained(image: Unpacked) -> None:
     with image.serving(image.entrypoint) as client:
         answer = client.post("/predict", json=ROWS)
         page = client.get("/")
+        document = client.get("/docs.json").json()
+        tried = {
+            (path, name): client.post(
+                path, content=body(example["value"]), headers={"content-type": media_type}
+            )
+            for path, operations in document["paths"].items()
+            for media_type, described in request_bodies(operations)
+            for name, example in described["examples"].items()
+        }
     assert answer.status_code == 200, answer.text
     assert "predictions" in answer.text
     assert page.status_code == 200
+    assert {path.rpartition("/")[2] for path, _ in tried} == {"predict", "infer", "invocations"}
+    assert {each.status_code for each in tried.values()} == {200}, tried
 
 
 def test_bentoml_s_own_tools_take_the_bento(image: Unpacked) -> None:
@@ -193,3 +204,13 @@ def test_bentoml_s_own_tools_take_the_bento(image: Unpacked) -> None:
         answers = client.post("/predict", json=ROWS).json()
     with image.serving(command, BENTOML_HOME=STORE) as client:
         assert client.post("/predict", json=ROWS).json() == answers
+
+
+def request_bodies(operations: dict[str, Any]) -> Any:
+    """Give the media types that an operation takes, and what the document says of each."""
+    return operations.get("post", {}).get("requestBody", {}).get("content", {}).items()
+
+
+def body(value: Any) -> bytes:
+    """Write an example as it is sent."""
+    return value.encode() if isinstance(value, str) else json.dumps(value).encode()

@@ -47,6 +47,12 @@ def test_needs_a_predictor() -> None:
         bento.skeleton(name="x", version="1", python="3.11", models={"drift": "x/1"})
 
 
+def test_idle_connections_are_kept_longer_than_clients_keep_them() -> None:
+    command = bento.entrypoint()
+    # Go's clients keep them for 90 seconds, Java's and Python's for less.
+    assert int(command[command.index("--timeout-keep-alive") + 1]) > 90
+
+
 def test_the_light_half_imports_numpy_and_orjson_only() -> None:
     program = """
 import sys

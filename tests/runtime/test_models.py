@@ -156,6 +156,16 @@ def test_a_detector_of_another_training_encodes_for_itself(make_bento: MakeBento
     assert answered.matrix[0, 2] == 0.0
 
 
+@pytest.mark.parametrize("role", ["predictor", "drift"])
+def test_what_is_sensitive_to_either_model_is_hidden(make_bento: MakeBento, role: str) -> None:
+    folder = make_bento()
+    model = folder / bento.MODELS / role
+    edit_json(model, flavor.SCHEMA, lambda data: data["inputs"][1].update(sensitive=True))
+    reference = load_from(folder).reference
+    assert reference is not None
+    assert reference.hidden == {1}
+
+
 def test_a_detector_without_the_flavor_is_left_out(make_bento: MakeBento) -> None:
     folder = make_bento()
     shutil.rmtree(folder / bento.MODELS / "outlier" / flavor.DATA)

@@ -2,14 +2,19 @@
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from modelops_runtime import bento
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from modelops_runtime import bento, inference
 from modelops_runtime.answering import Answerer, Deployment
 from modelops_runtime.models import ModelsError, describe, load
 from modelops_runtime.schema import InvalidRows
+
+from tests.runtime.asking import Asker
 
 pytestmark = pytest.mark.contract
 
@@ -93,6 +98,184 @@ def test_what_mlflow_cannot_load_is_told_in_a_line(save_model: SaveModel) -> Non
     with pytest.raises(ModelsError, match="MLflow cannot load it") as caught:
         load(folder)
     assert "\n" not in str(caught.value)
+
+
+TYPED = """
+import time
+
+import mlflow
+
+
+class Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        if (model_input.text == "break").any():
+            raise RuntimeError("broken")
+        if (model_input.text == "wait").any():
+            time.sleep(0.5)
+        if (model_input.text == "day").any():
+            return model_input.day
+        if (model_input.text == "two").any():
+            return model_input[["single", "large"]]
+        return [str(row) for row in model_input.to_dict("records")]
+
+
+mlflow.models.set_model(Echo())
+"""
+GOOD = {
+    "small": 1,
+    "large": 2,
+    "single": 1.5,
+    "double": 2.5,
+    "flag": True,
+    "day": "2026-11-28T10:00:00+01:00",
+    "text": "x",
+    "maybe": None,
+}
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+    """A model with a column of every type of MLflow's."""
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    folder = tmp_path_factory.mktemp("typed")
+    (folder / "program.py").write_text(TYPED)
+    types = ("integer", "long", "float", "double", "boolean", "datetime", "string")
+    columns = [
+        *(ColSpec(kind, name) for kind, name in zip(types, GOOD, strict=False)),
+        ColSpec("long", "maybe", required=False),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.save_model(
+            str(folder / "models" / "predictor"),
+            python_model=str(folder / "program.py"),
+            signature=ModelSignature(inputs=Schema([*columns])),
+            pip_requirements=["mlflow"],
+        )
+        with Asker(folder / "models") as asker:
+            yield asker
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_type_of_mlflow_reaches_the_model(typed: Asker) -> None:
+    response = typed.post("/predict", [GOOD])
+    assert response.status_code == 200, response.text
+    (told,) = response.json()["predictions"]
+    assert "'small': 1, 'large': 2, 'single': 1.5, 'double': 2.5, 'flag': True" in told
+    assert "'day': Timestamp('2026-11-28 09:00:00'), 'text': 'x'" in told
+    line = b"small,large,single,double,flag,day,text\n1,2,1.5,2.5,true,2026-11-28T09:00:00,x\n"
+    same = typed.post("/invocations", line, content_type="text/csv")
+    assert same.json()["predictions"] == [told]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("small", 2**31, "a whole number from -2147483648 to 2147483647"),
+        ("small", 1.5, "a whole number"),
+        ("large", 2**53 + 1, "a whole number from -9007199254740992"),
+        ("single", 1e39, "a finite number of 32 bits"),
+        ("double", "2.5", "a finite number"),
+        ("flag", 1, "true or false"),
+        ("flag", "true", "true or false"),
+        ("day", "28.11.2026", "a date or time as ISO 8601 writes it"),
+        ("day", "2026-02-30", "a date or time"),
+        ("day", "0001-01-01", "of the years 1678 to 2261"),
+        ("day", 20261128, "a date or time"),
+        ("text", 3, "text"),
+        ("text", None, "text"),
+    ],
+)
+def test_values_that_a_column_cannot_hold_are_refused(
+    typed: Asker, column: str, value: object, expected: str
+) -> None:
+    response = typed.post("/predict", [GOOD, GOOD | {column: value}])
+    assert response.status_code == 422
+    (problem,) = response.json()["problems"]
+    assert (problem["row"], problem["column"], problem["value"]) == (1, column, value)
+    assert problem["expected"].startswith(expected) or expected in problem["expected"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_mlflow_itself_refuses_is_a_refusal_too(typed: Asker) -> None:
+    # A column of integers cannot have a gap among them.
+    response = typed.post("/predict", [GOOD | {"maybe": 1}, GOOD])
+    assert response.status_code == 422
+    assert "the model does not take these rows" in response.json()["detail"]
+    assert "maybe" in response.json()["detail"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_breaks_is_told_to_its_owner_and_not_to_its_clients(
+    typed: Asker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("ERROR"):
+        response = typed.post("/predict", [GOOD | {"text": "break"}], x_request_id="order-7")
+    assert response.status_code == 500
+    assert response.json()["request_id"] == "order-7"
+    assert "broken" not in response.text
+    (record,) = (each for each in caplog.records if each.name == "bentoml.modelops")
+    assert record.exc_text is not None
+    assert "broken" in record.exc_text
+    assert record.__dict__["request"] == "order-7"
+    assert typed.post("/predict", [GOOD]).status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_model_of_others_gives_is_written_as_it_is(typed: Asker) -> None:
+    dates, pairs = [GOOD | {"text": "day"}] * 2, [GOOD | {"text": "two"}] * 2
+    assert typed.post("/predict", pairs).json()["predictions"] == [[1.5, 2.0]] * 2
+    known = [{"single": 1.5, "large": 2.0}] * 2
+    assert typed.post("/invocations", {"inputs": pairs}).json()["predictions"] == known
+    tensors = inference.example(typed.models.schema, pairs)
+    (output,) = typed.post("/v2/models/model/infer", tensors).json()["outputs"]
+    assert (output["datatype"], output["shape"], output["data"]) == (
+        "FP64",
+        [2, 2],
+        [1.5, 2.0, 1.5, 2.0],
+    )
+    known_dates = ["2026-11-28T09:00:00"] * 2
+    assert typed.post("/predict", dates).json()["predictions"] == known_dates
+    tensors = inference.example(typed.models.schema, dates)
+    (output,) = typed.post("/v2/models/model/infer", tensors).json()["outputs"]
+    assert (output["datatype"], output["data"]) == ("BYTES", known_dates)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_slow_model_holds_up_nobody_else(typed: Asker) -> None:
+    slow, alive = typed.race(
+        ("POST", "/predict", [GOOD | {"text": "wait"}]), ("GET", "/v2/health/live", None)
+    )
+    assert slow.status_code == alive.status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.just(value)
+            | st.none()
+            | st.booleans()
+            | st.integers(-(2**63), 2**64 - 1)
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(st.characters(codec="utf-8"), max_size=4)
+            | st.datetimes().map(str)
+            | st.lists(st.none(), max_size=1)
+            for name, value in GOOD.items()
+        },
+    )
+)
+def test_whatever_the_values_a_model_of_others_never_fails(
+    typed: Asker, changes: dict[str, Any]
+) -> None:
+    response = typed.post("/predict", [GOOD | changes])
+    assert response.status_code in {200, 422}
 
 
 def test_the_folder_of_a_bento_is_the_one_meant(make_bento: Callable[..., Path]) -> None:

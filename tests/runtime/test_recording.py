@@ -130,6 +130,22 @@ def test_without_a_profile_only_requests_are_counted() -> None:
     )
 
 
+def test_what_is_hidden_is_never_written() -> None:
+    schema = Schema(
+        (Input(name="x", kind="number"), Input(name="pay", kind="number")), SCHEMA.output
+    )
+    rows = np.random.default_rng(0).normal(size=(500, 2))
+    profile = Profile.fit(rows, schema)
+    written = list[bytes]()
+    made = Recorder(IDENTITY, profile, hidden=frozenset({1}), write=written.append, clock=Clock())
+    made.note(rows, None, rows=500, outliers=0, seconds=0.001)
+    assert made.close()
+    (line,) = parsed(written)
+    assert line.rows == 500
+    (feature,) = line.features
+    assert (feature.index, feature.histogram) == (0, profile.count(rows)[0])
+
+
 def test_a_broken_output_loses_lines_and_nothing_else() -> None:
     def fail(line: bytes) -> None:
         raise BrokenPipeError(len(line))

@@ -153,6 +153,8 @@ def schemas(draw: st.DrawFn) -> Schema:
             nullable=draw(st.booleans()),
             unit=draw(st.none() | texts),
             minimum=draw(st.none() | st.floats(allow_nan=False, allow_infinity=False)),
+            storage=draw(st.none() | st.just("int32")) if not levels else None,
+            sensitive=draw(st.booleans()),
         )
         for name in names
         for levels in [draw(st.lists(texts, max_size=5, unique=True))]
@@ -177,6 +179,11 @@ def test_comes_back_from_json(schema: Schema) -> None:
         ({"inputs": [{"name": "a", "kind": "category", "levels": ["x", "x"]}]}, "level appears"),
         ({"inputs": [{"name": "a", "kind": "number", "levels": ["x"]}]}, "has no levels"),
         ({"inputs": [{"name": "", "kind": "number"}]}, "has no name"),
+        ({"inputs": [{"name": "a", "kind": "number", "storage": "text"}]}, "does not hold a num"),
+        (
+            {"inputs": [{"name": "a", "kind": "category", "levels": ["x"], "storage": "text"}]},
+            "'text' does not hold a category",
+        ),
         ({"inputs": [{"name": "a", "kind": "number", "colour": 1}]}, "colour"),
         ({"inputs": 3}, "not a schema"),
         ({"output": {"kind": "classifier", "name": "y"}}, "at least two classes"),

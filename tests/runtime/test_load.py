@@ -1,0 +1,244 @@
+"""Overload, slow clients and long runs: real `bentoml serve` processes, spoken to by sockets."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from modelops_runtime.telemetry import merge
+
+from tests.runtime.serving import GOOD, PATIENCE, Served, Servers
+
+pytestmark = pytest.mark.contract
+
+BODY = orjson.dumps([GOOD])
+QUEUE = 8
+
+
+@pytest.fixture(scope="module")
+def narrow(serve: Servers, bento_folder: Path) -> Served:
+    """A server whose queue is short."""
+    return serve(bento_folder, MODELOPS_QUEUE=str(QUEUE))
+
+
+def request(body: bytes = BODY, request_id: str = "r") -> bytes:
+    head = f"Host: x\r\nContent-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n"
+    return f"POST /predict HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def worker(served: Served) -> int:
+    """Find the process that answers: the supervisor's child."""
+    path = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children")
+    children = [int(each) for each in path.read_text().split()]
+    (found,) = [
+        each
+        for each in children
+        if b"_bentoml_impl.worker.service" in Path(f"/proc/{each}/cmdline").read_bytes()
+    ]
+    return found
+
+
+@contextlib.contextmanager
+def halted(process: int) -> Iterator[None]:
+    """Hold a process, so that what is sent meanwhile arrives at once."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Read one answer: its head and its body."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536) or pytest.fail(f"closed after {received!r}")
+    head, _, body = received.partition(b"\r\n\r\n")
+    (length,) = [
+        int(line.split(b":")[1])
+        for line in head.lower().splitlines()
+        if line.startswith(b"content-length")
+    ]
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head, body
+
+
+def test_what_is_too_much_is_turned_away_and_told_when_to_come_again(narrow: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", narrow.port)
+        connections = [
+            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(200)
+        ]
+        # The connections are accepted before the flood begins.
+        assert narrow.predict([GOOD]).status_code == 200
+        with halted(worker(narrow)):
+            for connection in connections:
+                connection.sendall(request())
+        answers = [read_answer(connection) for connection in connections]
+    statuses = [head.split(b" ")[1] for head, _ in answers]
+    assert set(statuses) == {b"200", b"503"}
+    assert statuses.count(b"200") >= QUEUE
+    turned_away = [(head, body) for head, body in answers if head.split(b" ")[1] == b"503"]
+    for head, body in turned_away:
+        assert b"retry-after: 1" in head.lower()
+        assert orjson.loads(body)["title"] == "The server is overloaded"
+    # It goes on as if nothing had been.
+    assert narrow.predict([GOOD]).status_code == 200
+    narrow.wait_for_metrics(lambda text: overloaded(text) == len(turned_away))
+
+
+def overloaded(metrics: str) -> float:
+    (count,) = [
+        float(line.split()[-1])
+        for line in metrics.splitlines()
+        if line.startswith("modelops_requests_total") and 'outcome="overloaded"' in line
+    ]
+    return count
+
+
+def test_bodies_that_are_still_on_their_way_take_no_place(narrow: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", narrow.port), PATIENCE))
+            for _ in range(4 * QUEUE)
+        ]
+        for connection in slow:
+            connection.sendall(request()[:-5])
+        assert narrow.predict([GOOD]).status_code == 200
+        for connection in slow:
+            connection.sendall(request()[-5:])
+            assert read_answer(connection)[0].startswith(b"HTTP/1.1 200")
+
+
+def test_a_connection_serves_many_requests(narrow: Served) -> None:
+    with socket.create_connection(("127.0.0.1", narrow.port), PATIENCE) as connection:
+        for _ in range(3):
+            connection.sendall(request())
+            head, _ = read_answer(connection)
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" not in head.lower()
+
+
+def test_a_client_that_hangs_up_stops_nothing(narrow: Served) -> None:
+    for cut in (10, 60, len(request()) - 1, len(request())):
+        with socket.create_connection(("127.0.0.1", narrow.port), PATIENCE) as connection:
+            connection.sendall(request()[:cut])
+    assert narrow.predict([GOOD]).status_code == 200
+
+
+def test_memory_stays_flat(narrow: Served) -> None:
+    def ask(count: int) -> int:
+        with socket.create_connection(("127.0.0.1", narrow.port), PATIENCE) as connection:
+            for number in range(count):
+                # Paths and names that never come again must not be remembered either.
+                connection.sendall(request(request_id=f"r{number}"))
+                assert read_answer(connection)[0].startswith(b"HTTP/1.1 200")
+                if number % 10 == 0:
+                    lost = f"POST /lost/{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+                    connection.sendall(lost.encode())
+                    assert read_answer(connection)[0].startswith(b"HTTP/1.1 404")
+        return resident(worker(narrow))
+
+    before = ask(2000)
+    after = ask(6000)
+    assert after < before + 1_000_000
+    # Nor does what is scraped grow.
+    assert "/lost/" not in narrow.client.get("/metrics").text
+
+
+def resident(process: int) -> int:
+    """Give a process's memory in bytes."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes traces as an OpenTelemetry collector does."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Taking)
+        self.taken: list[dict[str, Any]] = []
+
+    @property
+    def spans(self) -> list[dict[str, Any]]:
+        return [
+            span
+            for content in self.taken
+            for resource in content["resourceSpans"]
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+        ]
+
+
+class _Taking(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Collector)
+        assert self.path == "/v1/traces"
+        length = int(self.headers["content-length"])
+        self.server.taken.append(orjson.loads(self.rfile.read(length)))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name)
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def test_a_drained_server_has_answered_and_told_all(
+    serve: Servers, bento_folder: Path, collector: Collector
+) -> None:
+    """Every request that was sent before the end is answered, counted and traced."""
+    server = serve(
+        bento_folder, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}"
+    )
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    traced = {"traceparent": f"00-{trace}-{parent}-01"}
+    server.client.post("/predict", content=BODY, headers=traced)
+    not_sampled = {"traceparent": f"00-{trace[::-1]}-{parent}-00"}
+    server.client.post("/predict", content=BODY, headers=not_sampled)
+    large = request(orjson.dumps([GOOD] * 20_000))
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", server.port)
+        connections = [
+            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(6)
+        ]
+        senders = [
+            threading.Thread(target=connection.sendall, args=(large,))
+            for connection in connections[:2]
+        ]
+        for sender in senders:
+            sender.start()
+        for connection in connections[2:]:
+            connection.sendall(request())
+        for sender in senders:
+            sender.join()
+        server.process.send_signal(signal.SIGTERM)
+        heads = [read_answer(connection)[0] for connection in connections]
+    assert all(head.startswith(b"HTTP/1.1 200") for head in heads)
+    assert server.process.wait(PATIENCE) == 0
+    assert merge(server.telemetry()).rows == 2 * 20_000 + 6
+    # One does not want to be traced, and probes never are.
+    assert {span["name"] for span in collector.spans} == {"POST /predict"}
+    assert len(collector.spans) == 7
+    (continued,) = [span for span in collector.spans if span["traceId"] == trace]
+    assert continued["parentSpanId"] == parent
+    assert {"key": "http.status_code", "value": {"intValue": "200"}} in continued["attributes"]
+    assert int(continued["endTimeUnixNano"]) > int(continued["startTimeUnixNano"])

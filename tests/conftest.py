@@ -19,6 +19,7 @@ settings.load_profile("shared")
 sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not installed
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep files whole where several processes share the tests, and with them what they start.
 

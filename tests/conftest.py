@@ -19,17 +19,6 @@ settings.load_profile("shared")
 sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not installed
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep files whole where several processes share the tests, and with them what they start.
-
-    The builder's tests stay together: an image is made of the layers of those before it.
-    """
-    for item in items:
-        area, file = item.path.parent.name, f"{item.path.parent.name}/{item.path.name}"
-        item.add_marker(pytest.mark.xdist_group(area if area == "builder" else file))
-
-
 @pytest.fixture(scope="session")
 def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the MLflow server keeps its database."""

@@ -105,10 +105,31 @@ def test_each_platform_gets_an_image_of_its_own_programs(
     assert len(amd64 & arm64) >= 4
 
 
+def manifests(registry: RunningRegistry, built: BuiltImage) -> list[Any]:
+    """Read a list of images, and each of them."""
+    repository = Reference.parse(built.reference).repository
+
+    async def read() -> list[Any]:
+        async with registry.connect() as client:
+            listed = await client.manifest(repository, built.digest)
+            assert listed is not None
+            found = [listed.parsed()]
+            for entry in found[0]["manifests"]:
+                manifest = await client.manifest(repository, entry["digest"])
+                assert manifest is not None
+                found.append(manifest.parsed())
+            return found
+
+    return asyncio.run(read())
+
+
 def test_again_it_is_the_same_and_nothing_is_sent(
-    both: tuple[ModelImageSpec, BuiltImage], configuration: OperatorConfig
+    both: tuple[ModelImageSpec, BuiltImage],
+    configuration: OperatorConfig,
+    registry: RunningRegistry,
 ) -> None:
     again = asyncio.run(build(configuration, both[0]))
+    assert manifests(registry, again) == manifests(registry, both[1])  # tells which layer it is
     assert again == both[1]
     assert again.pushed == 0
 

@@ -70,6 +70,8 @@ SLOW = asked(seconds=0.2)
         ((asked(40, 2), asked(40, 2)), "True", Reason.WITHIN_OBJECTIVES),
         ((asked(10, 10), asked(10, 10)), "False", Reason.ERROR_RATE_HIGH),
         (({}, {}, {}), "Unknown", Reason.NO_TRAFFIC),
+        ((GOOD, {}, {}, {}), "Unknown", Reason.NO_TRAFFIC),
+        ((GOOD, {}, {}), "True", Reason.WITHIN_OBJECTIVES),
         ((), "Unknown", Reason.AWAITING_TELEMETRY),
     ],
 )

@@ -255,9 +255,12 @@ def _service(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
 
 
 def _nothing_recent(scene: Scene) -> Said | None:
-    if scene.history.recent(scene.now):
-        return None
-    return Reason.AWAITING_TELEMETRY, "no window of late has settled yet"
+    windows = scene.history.recent(scene.now)
+    if not windows:
+        return Reason.AWAITING_TELEMETRY, "no window of late has settled yet"
+    if not any(window.requests for window in windows):
+        return Reason.NO_TRAFFIC, f"no request in the last {count(len(windows), 'window')}"
+    return None
 
 
 def _service_condition(
@@ -294,10 +297,7 @@ def _restarted(lately: Sequence[Restart]) -> Said:
 
 def _answered(figures: Mapping[str, Any]) -> str:
     """Tell how the requests of the last windows were answered."""
-    requests = figures["requests"]
-    if not requests:
-        return "no requests in the last windows"
-    said = f"{count(requests, 'request')}, {float(figures['errorRate']):.2%} failed"
+    said = f"{count(figures['requests'], 'request')}, {float(figures['errorRate']):.2%} failed"
     timed = [f"{name} {figures[name]}" for name in ("p50", "p99") if name in figures]
     return ", ".join([said, *timed])
 

@@ -74,7 +74,7 @@ class Prediction(BaseModel):
     model: ModelInfo
 
 
-class _Bare(Service[Any]):  # type: ignore[misc]
+class _Bare(Service[Any]):  # type: ignore[misc] # BentoML's is untyped
     """A service without the middleware of BentoML's that costs more than it gives."""
 
     def to_asgi(self, is_main: bool = True) -> Starlette:  # noqa: FBT001, FBT002 (BentoML's)

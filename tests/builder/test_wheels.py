@@ -169,6 +169,24 @@ def test_refuses_what_is_no_archive(make_wheel: MakeWheel) -> None:
         install(wheel)
 
 
+class Dying(Compiler):
+    """A compiler that is killed, as by the kernel when memory is short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process.kill()
+        self._process.wait()
+
+
+def test_a_compiler_that_dies_is_no_fault_of_the_wheel(
+    make_wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelops_operator.builder.wheels.Compiler", Dying)
+    with pytest.raises(BuildError, match="more memory") as caught:
+        install(make_wheel({"toy.py": b"X = 1"}))
+    assert not caught.value.failure.permanent
+
+
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A wheel with everything that a wheel may have."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelops_operator.adapters.oci import Registry
 
@@ -17,8 +18,8 @@ class RunningRegistry:
     host: str
     data: Path
 
-    def connect(self, **settings: object) -> Registry:
-        return Registry(self.host, insecure=True, **settings)  # type: ignore[arg-type]
+    def connect(self, **settings: Any) -> Registry:
+        return Registry(self.host, insecure=True, **settings)
 
 
 StartRegistry = Callable[..., RunningRegistry]

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_only_a_signed_image_is_rolled_out(
     eventually(lambda: world.condition("signed", "Ready").get("status") == "True")
     assert world.condition("signed", "ImageVerified")["status"] == "True"
     for name, reason in {"strange": "SignatureUntrusted", "bare": "SignatureMissing"}.items():
-        eventually(lambda name=name: world.condition(name, "Stalled"))  # type: ignore[misc]
+        eventually(partial(world.condition, name, "Stalled"))
         found = world.condition(name, "ImageVerified")
         assert (found["status"], found["reason"]) == ("False", reason)
         assert world.get("deployment", name) is None

@@ -58,6 +58,11 @@ class Sources:
         return lock.with_local([self.operator, self.runtime])
 
 
+def cache_folder() -> Path:
+    """Give the folder for what later builds on this machine use again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "modelops")
+
+
 def collect(workspace: Path, folder: Path) -> Sources:
     """Build the workspace's wheels into `folder` and read its locks.
 
@@ -236,7 +241,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Build the images of the operator and the builder and push them, "
         "or write the runtime bundle for a builder outside of a cluster.",
     )
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "modelops", "wheels")
     parser.add_argument("--registry", metavar="HOST", help="registry to push to, with its port")
     parser.add_argument("--prefix", default="modelops", help="path that repositories are under")
     parser.add_argument("--base", metavar="REF", default="", help="base image, by digest")
@@ -246,7 +250,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--platform", default="linux/amd64")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the references as JSON")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="write the runtime bundle there")
-    parser.add_argument("--wheels", type=Path, default=cache, help="folder that wheels are kept in")
+    parser.add_argument(
+        "--wheels",
+        type=Path,
+        default=cache_folder() / "wheels",
+        help="folder that wheels are kept in",
+    )
     parser.add_argument("--workspace", type=Path, default=WORKSPACE, help=argparse.SUPPRESS)
     return parser
 

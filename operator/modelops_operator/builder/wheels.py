@@ -252,7 +252,14 @@ class _Installation:
         # Tests are kept, since some packages import their own; compiling them buys nothing.
         if self._compiler is None or "/tests/" in path or not path.startswith(self._site):
             return
-        if pyc := self._compiler.compile(source, f"/{path}"):
+        try:
+            pyc = self._compiler.compile(source, f"/{path}")
+        except (EOFError, OSError) as error:
+            raise passing(
+                Reason.BUILD_FAILED,
+                f"compiling {path} ended before its time ({error}); give the builder more memory",
+            ) from error
+        if pyc:
             name = cache_name(path, self._python)
             self._written.append(f"{self._quoted(name)},,")
             yield Entry.of(name, pyc)

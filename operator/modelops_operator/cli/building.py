@@ -1,6 +1,5 @@
 """Builds an image of registered models without a cluster, as the builder does in one."""
 
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -220,8 +219,3 @@ async def layers_of(
         (layer.get("annotations", {}).get(CONTENT, "base image"), layer["size"])
         for layer in layers.values()
     ]
-
-
-def cache_folder() -> Path:
-    """Give the folder for what later builds use again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "modelops")

@@ -28,6 +28,7 @@ from modelops_operator.api.resources import validation_message
 from modelops_operator.builder import garbage
 from modelops_operator.builder.connections import connected
 from modelops_operator.builder.failures import BuildError, first_failure
+from modelops_operator.builder.images import cache_folder
 from modelops_operator.cli import building
 from modelops_operator.cli.inspecting import Description, InspectError, describe
 from modelops_operator.cli.pruning import UsersUnknownError, usage
@@ -160,7 +161,7 @@ async def _build(
     options: dict[str, Any], arguments: Sequence[building.ModelArgument]
 ) -> building.Outcome:
     place, tag = _parts(options["push"])
-    cache = building.cache_folder()
+    cache = cache_folder()
     config = _config(options, place)
     bundle = building.runtime_bundle(config.builder.runtime_bundle, cache / "runtime")
     base = await building.by_digest(config, _base(options, config))

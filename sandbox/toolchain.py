@@ -71,7 +71,7 @@ NODE: Final = Module(
     rename=(("server", "etcd"), ("v3", "etcd")),
 )
 RUNC: Final = Module("runc", ("runc",), tags="seccomp", cgo=True)
-COREDNS: Final = Module("coredns", ("coredns",))
+COREDNS: Final = Module("coredns", ("coredns",), packages=(".",))
 TOOLS: Final = Module("tools", ("helm", "kubeconform", "actionlint"))
 PAUSE: Final = Module("pause", ("pause",), packages=(".",))
 ALL: Final = (KUBE, NODE, RUNC, COREDNS, TOOLS, PAUSE)

@@ -57,7 +57,9 @@ def running(places: Places, component: str) -> int | None:
         pid, started = (places.runtime / "pids" / component).read_text().split()
     except (FileNotFoundError, ValueError):
         return None
-    return int(pid) if str(start_time(int(pid))) == started else None
+    # What died before its start time could be read was noted with None.
+    now = start_time(int(pid))
+    return int(pid) if now is not None and str(now) == started else None
 
 
 def end(pids: Iterable[int], *, patience: float = 0.0) -> None:

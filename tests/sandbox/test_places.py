@@ -104,6 +104,15 @@ def test_a_reused_process_id_is_not_taken_for_ours() -> None:
     assert processes.start_time(pid) is None
 
 
+def test_what_died_at_once_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = places.claim("one")
+    with monkeypatch.context() as late:
+        late.setattr(processes, "start_time", lambda _: None)  # read after it was gone
+        pid = processes.start(sandbox, "short", ["true"], dict(os.environ))
+    processes.end([pid], patience=5)
+    assert processes.running(sandbox, "short") is None
+
+
 def test_a_process_that_ignores_the_wish_is_killed() -> None:
     program = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-uc", program], stdout=subprocess.PIPE)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from demo.ground import ROOT, Ground
+from demo.ground import ROOT, DemoError, Ground
 from sandbox import places, processes
 from tests.e2e.conftest import SANDBOX
 from tests.e2e.objects import conditions, manifest
@@ -111,20 +111,34 @@ def broken(platform: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "unknown": only("no-such-model", alias="candidate"),
         "unpullable": only("employment", alias="candidate"),
     }
-    objects: list[dict[str, Any]] = [POLICY, BINDING]
+    refusing = [POLICY, BINDING]
+    namespaces: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for name, references in models.items():
         labels = {"e2e": "failures", "refuses": "pods" if name == "refused" else "nothing"}
         metadata = {"name": f"e2e-{name}", "labels": labels}
-        objects.append({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        namespaces.append({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         if name == "quota":
             objects.append(QUOTA | {"metadata": {"name": "none", "namespace": "e2e-quota"}})
         serving = {**ONE, "replicas": 0} if name == "unpullable" else ONE
         spec = {"serving": serving} | ({"models": references} if references else {})
         objects.append(manifest(name, f"e2e-{name}", **spec))
+    platform.kubectl("apply", "-f", "-", given=json.dumps(listed([*refusing, *namespaces])))
+    eventually(lambda: refuses_pods(platform), what="the policy that refuses pods")
     platform.kubectl("apply", "-f", "-", given=json.dumps(listed(objects)))
     yield platform
     platform.kubectl("delete", "namespace", "-l", "e2e=failures", "--wait=false")
-    platform.kubectl("delete", "-f", "-", given=json.dumps(listed([POLICY, BINDING])))
+    platform.kubectl("delete", "-f", "-", given=json.dumps(listed(refusing)))
+
+
+def refuses_pods(ground: Ground) -> bool:
+    """Tell whether the policy is in force: the API server takes it up a moment after it has it."""
+    pod = ("run", "anything", "--image=none", "--dry-run=server")
+    try:
+        ground.kubectl("-n", "e2e-refused", *pod)
+    except DemoError as error:
+        return "not on a Friday" in str(error)
+    return False
 
 
 def listed(objects: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training killed at any point: no alias has moved, or all have."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -47,10 +48,15 @@ class Trainer:
     def start(self, uri: str) -> None:
         self._say.write(f"{uri} {next(_seeds)}\n")
         self._say.flush()
-        self.fork = int(self._told.readline())
+        self.fork = self._answer("forked")
 
     def ended(self) -> int:
-        return int(self._told.readline())
+        return self._answer("ended")
+
+    def _answer(self, wanted: str) -> int:
+        word, number = self._told.readline().split()
+        assert word == wanted
+        return int(number)
 
     def kill(self) -> None:
         """Kill the fork and everything in its process group, as a terminal or a job runner does."""
@@ -138,9 +144,7 @@ def creates_version(request: Request) -> bool:
     ("when", "nth"),
     [
         (any_request, 1),
-        (any_request, 8),
-        (any_request, 25),
-        (any_request, 40),
+        (any_request, 30),
         (creates_version, 1),
         (creates_version, 2),
         (creates_version, 3),
@@ -184,13 +188,14 @@ def test_killed_during_the_moves_all_aliases_move(
     assert len(train_ids(client)) == 1
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8])
+@pytest.mark.parametrize("delay", [0.05, 0.8, 1.6, 2.4])
 def test_killed_after_any_time_the_aliases_agree(
     trainer: Trainer, client: MlflowClient, server: str, delay: float
 ) -> None:
     trainer.start(server)
     time.sleep(delay)
-    os.kill(trainer.fork, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # a fast machine has trained by now
+        os.kill(trainer.fork, signal.SIGKILL)
     trainer.ended()
     assert settled(client, lambda: len(train_ids(client)) == 1)
 

@@ -1,7 +1,8 @@
 """A trainer to be killed: registers one small model for each line on stdin, in a fork of its own.
 
-A line is a tracking URI and a seed. The answer is the process id of the fork, which leads a process
-group, and, when it ended, its exit status. Importing takes seconds; forking saves them per kill.
+A line is a tracking URI and a seed. The answer is `forked` with the process id of the fork, which
+leads a process group, and, when it ended, `ended` with its exit status. Importing takes seconds;
+forking saves them per kill.
 """
 
 import os
@@ -43,9 +44,9 @@ def main() -> None:
                 status = 0
             finally:
                 os._exit(status)
-        answers.write(f"{child}\n")
+        answers.write(f"forked {child}\n")
         _, ended = os.waitpid(child, 0)
-        answers.write(f"{ended}\n")
+        answers.write(f"ended {ended}\n")
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ When = Callable[[Request], bool]
 class Trainer:
     """The program that trains in forks; one fork at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, uri: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM)],
+            [sys.executable, str(PROGRAM), uri],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -43,7 +43,7 @@ class Trainer:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._say, self._told = self.process.stdin, self.process.stdout
-        self.fork = 0
+        self.fork = self._answer("ready")
 
     def start(self, uri: str) -> None:
         self._say.write(f"{uri} {next(_seeds)}\n")
@@ -69,8 +69,9 @@ class Trainer:
 
 
 @pytest.fixture(scope="module")
-def trainer() -> Iterator[Trainer]:
-    trainer = Trainer()
+def trainer(server: str) -> Iterator[Trainer]:
+    # By another name: forks must not share a connection that is open already.
+    trainer = Trainer(server.replace("127.0.0.1", "localhost"))
     yield trainer
     trainer._say.close()
     trainer.process.wait(30)
@@ -80,8 +81,7 @@ def trainer() -> Iterator[Trainer]:
 @pytest.fixture(scope="module")
 def client(server: str, trainer: Trainer) -> MlflowClient:
     """A client of a server where one training has already set all aliases."""
-    trainer.start(server)
-    assert trainer.ended() == 0
+    assert trainer.process.poll() is None
     return MlflowClient(server, server)
 
 

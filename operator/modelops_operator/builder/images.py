@@ -2,7 +2,7 @@
 
 The same parts that build images of models do it, from the workspace's own lock: there is one way to
 build everything. It runs on a developer's machine, needs no container engine, and gives the same
-digests for the same sources.
+digests for the same sources. Environments are made in a folder, where the next run finds them.
 """
 
 import argparse
@@ -20,14 +20,15 @@ from typing import Final
 
 from uv import find_uv_bin
 
+from modelops_operator.adapters.image_folder import ImageFolder
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import BuilderConfig, RegistryConfig
 from modelops_operator.builder.bundle import LOCK_FILE, write_bundle
 from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
 from modelops_operator.builder.failures import BuildError, first_failure
-from modelops_operator.builder.image import Repository, publish
-from modelops_operator.builder.layers import Entry, write_layer
+from modelops_operator.builder.image import Repository, copy_layer, publish
+from modelops_operator.builder.layers import Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, read_lock
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Transfer
@@ -119,6 +120,8 @@ class Workshop:
     """Builds our images one after the other, telling how far it is."""
 
     connections: Connections
+    kept: Repository
+    """Where environments are made, on this machine."""
     environments: Environments
     wheels: WheelStore
     base: str
@@ -133,12 +136,16 @@ class Workshop:
         registry = await self.connections.registry(config.host)
         repository = Repository(registry, _under(config, name))
         image = await self.environments.ensure(
-            repository.name,
+            self.kept.name,
             base=await self.connections.base(self.base),
             lock=lock,
             target=self.target,
-            job=Job(self.folder, self.wheels, transfer),
+            job=Job(self.folder, self.wheels, Transfer(lambda _step, _pushed: None)),
         )
+        shared = Repository(registry, _under(config, "cache"))
+        async with asyncio.TaskGroup() as tasks:
+            for layer in image.layers:
+                tasks.create_task(self._bring(layer, shared, repository, transfer))
         layers = []
         if files := list(extra):
             layer, blob = write_layer(files, self.folder / name, content="serving runtime")
@@ -158,6 +165,14 @@ class Workshop:
         )
         return f"{config.host}/{repository.name}@{digest}"
 
+    async def _bring(
+        self, layer: Layer, shared: Repository, repository: Repository, transfer: Transfer
+    ) -> None:
+        """Send a layer once, to where all of our images have it mounted from."""
+        sent = await copy_layer(layer, self.kept, shared, self.folder)
+        transfer.count(layer.size, sent=sent)
+        await copy_layer(layer, shared, repository, self.folder)
+
 
 def bundle_entries(folder: Path) -> Iterator[Entry]:
     """Give the files of a bundle folder, for their place in the builder's image."""
@@ -168,19 +183,21 @@ def bundle_entries(folder: Path) -> Iterator[Entry]:
 
 
 async def build_images(
-    sources: Sources, config: RegistryConfig, *, base: str, target: Target, wheels: Path
+    sources: Sources, config: RegistryConfig, *, base: str, target: Target, cache: Path
 ) -> dict[str, str]:
-    """Build and push both images; give their references by name."""
+    """Build and push both images; give their references by name.
+
+    `cache` is the folder for wheels and environments that later runs use again.
+    """
     with tempfile.TemporaryDirectory(prefix="modelops-images-") as name:
         folder = Path(name)
         bundle = folder / "runtime"
         write_bundle(bundle, sources.version, sources.runtime, sources.runtime_lock)
         ca_bundle = os.environ.get("SSL_CERT_FILE")
         async with connected(config, Path(ca_bundle) if ca_bundle else None) as connections:
-            registry = await connections.registry(config.host)
-            environments = Environments(Repository(registry, _under(config, "cache")))
-            store = WheelStore(wheels, await connections.index())
-            workshop = Workshop(connections, environments, store, base, target, folder)
+            kept = Repository(ImageFolder(cache / "images"), "environments")
+            wheels = WheelStore(cache / "wheels", await connections.index())
+            workshop = Workshop(connections, kept, Environments(kept), wheels, base, target, folder)
             operator_lock = sources.lock(sources.operator_lock, target)
             builder_lock = sources.lock(sources.builder_lock, target)
             return {
@@ -224,10 +241,8 @@ def _build(sources: Sources, options: argparse.Namespace) -> None:
         docker_config=options.docker_config,
     )
     target = Target(options.python, options.platform)
-    options.wheels.mkdir(parents=True, exist_ok=True)
-    building = build_images(
-        sources, config, base=options.base, target=target, wheels=options.wheels
-    )
+    (options.cache / "wheels").mkdir(parents=True, exist_ok=True)
+    building = build_images(sources, config, base=options.base, target=target, cache=options.cache)
     references = asyncio.run(building)
     text = json.dumps(references, indent=2)
     if options.output:
@@ -251,10 +266,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the references as JSON")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="write the runtime bundle there")
     parser.add_argument(
-        "--wheels",
+        "--cache",
         type=Path,
-        default=cache_folder() / "wheels",
-        help="folder that wheels are kept in",
+        metavar="DIR",
+        default=cache_folder(),
+        help="folder that wheels and environments are kept in",
     )
     parser.add_argument("--workspace", type=Path, default=WORKSPACE, help=argparse.SUPPRESS)
     return parser

@@ -12,6 +12,7 @@ from sandbox.programs import run
 
 PACKAGES: Final = {
     "gcc": ("gcc", "libc6-dev"),
+    "igzip": ("isal",),
     "ip": ("iproute2",),
     "mmdebstrap": ("mmdebstrap",),
     "nft": ("nftables",),

@@ -70,23 +70,24 @@ def only(model: str, **reference: str) -> Mapping[str, Any]:
     return {"predictor": {"name": model, **(reference or {"version": "1"})}}
 
 
-def log_model(uri: str, name: str, folder: Path, requirements: list[str]) -> None:
-    """Register a Python model in a process of its own, as MLflow's settings are a process's."""
-    program = folder / f"{name}.py"
+def log_models(uri: str, folder: Path, requirements: Mapping[str, list[str]]) -> None:
+    """Register Python models in a process of their own, as MLflow's settings are a process's."""
+    program = folder / "crashing.py"
     program.write_text(CRASHING)
     code = f"""
 import mlflow, pandas
 from mlflow.models import infer_signature
 mlflow.set_tracking_uri({uri!r})
 frame = pandas.DataFrame({{"age": [3.0, 50.0]}})
-with mlflow.start_run():
-    mlflow.pyfunc.log_model(
-        name="model",
-        python_model={str(program)!r},
-        pip_requirements={requirements!r},
-        signature=infer_signature(frame, frame),
-        registered_model_name={name!r},
-    )
+for name, wanted in {dict(requirements)!r}.items():
+    with mlflow.start_run():
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model={str(program)!r},
+            pip_requirements=wanted,
+            signature=infer_signature(frame, frame),
+            registered_model_name=name,
+        )
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=folder)
 
@@ -96,8 +97,8 @@ def broken(platform: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """One namespace for each way to fail, with one object in it, all applied at once."""
     folder = tmp_path_factory.mktemp("models")
     pinned = [f"{name}=={version(name)}" for name in ("mlflow", "pandas")]
-    log_model(platform.tracking_uri, "crashing", folder, pinned)
-    log_model(platform.tracking_uri, "demanding", folder, ["numpy==99.9"])
+    wanted = {"crashing": pinned, "demanding": ["numpy==99.9"]}
+    log_models(platform.tracking_uri, folder, wanted)
     client = MlflowClient(platform.tracking_uri, platform.tracking_uri)
     run = client.create_run("0").info
     client.create_registered_model("hollow")

@@ -14,7 +14,7 @@ from demo.__main__ import NAME, NAMESPACE
 from demo.ground import DemoError, Ground
 from demo.proxy import proxied
 from tests.e2e.conftest import make
-from tests.e2e.objects import manifest
+from tests.e2e.objects import conditions, manifest
 from tests.e2e.waiting import eventually
 
 pytestmark = pytest.mark.e2e
@@ -36,8 +36,7 @@ class Deployed:
         return self.ground.deployment(NAME, NAMESPACE)
 
     def condition(self, type_: str) -> Mapping[str, Any]:
-        conditions = self.live().get("status", {}).get("conditions", [])
-        return next((one for one in conditions if one["type"] == type_), {})
+        return conditions(self.ground, NAME, NAMESPACE).get(type_, {})
 
     def says(self, type_: str, status: str, seconds: float = 90) -> Mapping[str, Any]:
         def told() -> Mapping[str, Any] | None:
@@ -49,12 +48,10 @@ class Deployed:
 
     def at_rest(self) -> bool:
         live = self.live()
+        told = {one["type"]: one["status"] for one in live["status"]["conditions"]}
         settled = live["status"]["observedGeneration"] == live["metadata"]["generation"]
         return (
-            settled
-            and self.condition("Ready").get("status") == "True"
-            and not self.condition("Reconciling")
-            and not self.condition("Stalled")
+            settled and told.get("Ready") == "True" and not told.keys() & {"Reconciling", "Stalled"}
         )
 
     def version(self) -> str:
@@ -141,7 +138,15 @@ def test_nothing_is_written_once_all_is_as_it_should_be(served: Deployed) -> Non
             if NAME in one["metadata"]["name"]
         }
 
-    before = eventually(lambda: _unchanged(versions, 15), 120, "15 quiet seconds")
+    since, before = time.monotonic(), versions()
+
+    def unchanged() -> bool:
+        nonlocal since, before
+        if (now := versions()) != before:
+            since, before = time.monotonic(), now
+        return time.monotonic() - since > 15
+
+    eventually(unchanged, 120, "15 quiet seconds")
     assert len(before) == 6
 
 
@@ -209,10 +214,8 @@ def test_a_name_that_is_taken_is_left_alone(platform: Ground, namespace: str) ->
     platform.kubectl("apply", "-f", "-", given=json.dumps(wanted))
 
     def stalled() -> bool:
-        conditions = platform.deployment("taken", namespace).get("status", {}).get("conditions", [])
-        return any(
-            one["type"] == "Stalled" and one["reason"] == "NameCollision" for one in conditions
-        )
+        told = conditions(platform, "taken", namespace).get("Stalled", {})
+        return told.get("reason") == "NameCollision"
 
     eventually(stalled, 60)
     account = json.loads(
@@ -260,9 +263,3 @@ def test_uninstalling_keeps_the_users_objects(platform: Ground, namespace: str) 
         check=True,
         capture_output=True,
     )
-
-
-def _unchanged(look: Any, seconds: float) -> Any:
-    before = look()
-    time.sleep(seconds)
-    return before if look() == before else None

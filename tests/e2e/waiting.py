@@ -13,4 +13,4 @@ def eventually(check: Callable[[], Any], seconds: float = 60, what: str = "") ->
         if found:
             return found
         assert time.monotonic() < deadline, f"{what or check} did not come within {seconds} s"
-        time.sleep(0.3)
+        time.sleep(0.5)

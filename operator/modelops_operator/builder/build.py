@@ -1,7 +1,6 @@
 """From model versions to a pushed image: the builder as the shell uses it."""
 
 import asyncio
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from modelops_operator.builder.attestations import (
 from modelops_operator.builder.bundle import Bundle, read_bundle
 from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
-from modelops_operator.builder.failures import BuildError, broken, first_failure
+from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.image import Image, Repository, canonical, index, publish
 from modelops_operator.builder.layers import Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
@@ -93,16 +92,11 @@ class Builder:
             site = await self._opened()
             async with scratch_folder() as folder:
                 return await _Build(site, spec, folder, Transfer(progress)).run()
-        except (BuildError, RegistryError, ExceptionGroup) as error:
+        except (BuildError, RegistryError, OSError, ExceptionGroup) as error:
             failure = first_failure(error)
             if isinstance(failure, BuildError):
                 raise failure from error
             raise BuildError(failure.failure) from error
-        except OSError as error:
-            raise broken(
-                Reason.BUILD_FAILED,
-                f"the builder cannot work in {tempfile.gettempdir()}: {error}; give it more disk",
-            ) from error
 
     async def close(self) -> None:
         """Close the connections."""

@@ -6,6 +6,7 @@ of a predictor that is to be served through MLflow.
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from modelops_runtime import flavor
 from modelops_runtime.bento import ServingRuntime
+from modelops_runtime.signature import SignatureError, read_signature
+from requests import RequestException
 
 from modelops_operator.api.facts import Role
 from modelops_operator.api.reasons import Reason
@@ -112,9 +115,13 @@ def _fetch(
         repository.download_artifacts(flavor.DATA if fast else "", str(folder))
         if flavored:
             _verify(model, folder)
+        if not fast and model.role is Role.PREDICTOR:
+            read_signature(folder)
+    except SignatureError as error:
+        raise _invalid(model, f"tells no inputs: {error}") from error
     except MlflowException as error:
         raise _failed(model, tracking_uri, error) from error
-    except OSError as error:  # what `requests` raises too
+    except RequestException as error:
         raise _unreachable(model, tracking_uri, error) from error
     return FetchedModel(model, folder, fast=fast)
 
@@ -163,6 +170,10 @@ def _verify(model: ImageModel, folder: Path) -> None:
 def _failed(model: ImageModel, tracking_uri: str, error: MlflowException) -> BuildError:
     if error.error_code in _MISSING:
         return _no_artifact(model, str(error))
+    if error.error_code == "INVALID_PARAMETER_VALUE":
+        return _invalid(model, f"holds a file whose name is not taken: {_short(error)}")
+    if (full := os.strerror(errno.ENOSPC)) in str(error):
+        raise OSError(errno.ENOSPC, full) from error
     if error.error_code in _DENIED or " 401" in str(error) or " 403" in str(error):
         return broken(
             Reason.REGISTRY_DENIED,

@@ -2,7 +2,7 @@
 
     treelite   the checkpoint of the modelops flavor: fastest, and proved at start
     lightgbm   the native file of the same flavor, where LightGBM is installed
-    pyfunc     whatever MLflow can load, for models without the flavor
+    pyfunc     whatever MLflow can load, for models without the flavor and where it is asked for
 
 Libraries are imported when a form is loaded, so that an image needs only those of its own form.
 """

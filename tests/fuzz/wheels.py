@@ -32,6 +32,7 @@ NAMES = (
     "toy-1.0.data/scripts/run",
     "toy/__init__.py",
 )
+PLACES = ("", "/", "../", "toy/../../", "toy-1.0.data/", "toy-1.0.data/data/", f"{INFO}/")
 
 
 def archive(data: atheris.FuzzedDataProvider) -> bytes:
@@ -42,7 +43,8 @@ def archive(data: atheris.FuzzedDataProvider) -> bytes:
             if data.ConsumeProbability() < 0.9:
                 target.writestr(zipfile.ZipInfo(name), data.ConsumeBytes(60))
         for _ in range(data.ConsumeIntInRange(0, 4)):
-            member = zipfile.ZipInfo(data.ConsumeUnicodeNoSurrogates(30) or "x")
+            place = data.PickValueInList(PLACES)
+            member = zipfile.ZipInfo(place + data.ConsumeUnicodeNoSurrogates(20) + "x")
             member.external_attr = data.ConsumeIntInRange(0, 2**32 - 1)
             with contextlib.suppress(ValueError):  # what nobody can write need not be read
                 target.writestr(member, data.ConsumeBytes(40))

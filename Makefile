@@ -51,6 +51,11 @@ images: setup ## Build and push the operator's and the builder's images (REGISTR
 test: setup ## All tests: static, unit, contract, and the whole line in sandboxes of their own
 	scripts/test
 
+.PHONY: fuzz
+fuzz: setup ## Throw made-up wheels at the builder's reader (SECONDS=60)
+	$(UV) run --quiet --no-sync --with atheris==3.0.0 python tests/fuzz/wheels.py \
+		-len_control=0 -max_len=800 -max_total_time=$(or $(SECONDS),60)
+
 .PHONY: sandbox-up sandbox-down sandbox-status
 sandbox-up: setup ## Start a whole platform here (NAME=dev)
 	$(PYTHON) -m sandbox up --name $(NAME)

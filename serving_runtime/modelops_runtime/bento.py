@@ -4,6 +4,7 @@
     /opt/bento/README.md                     what it is, for people
     /opt/bento/src/service.py                imports the service from modelops_runtime
     /opt/bento/src/models/<role>/            the models, one folder for each role
+    /opt/bento/src/models/runtime.json       how they are served, where it is not Auto
 
 The models lie inside src: BentoML takes a folder `models` beside it for its own model store, does
 not start when it finds other things there, and empties it on export. No imports beyond the
@@ -12,6 +13,7 @@ standard library and orjson, since the builder uses this module without BentoML.
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 import orjson
@@ -20,9 +22,22 @@ SERVICE_NAME: Final = "model-server"
 MODELS: Final = "src/models"
 """The models' folder in the Bento; under it there is one for each role."""
 PORT: Final = 3000
+RUNTIME: Final = "runtime.json"
 BENTOML_VERSION: Final = "1.4.39"
 """The oldest version that serves it."""
 _EPOCH: Final = "1970-01-01T00:00:00+00:00"
+
+
+class ServingRuntime(StrEnum):
+    """How a predictor is served; detectors with our flavor run in-process whatever it says."""
+
+    AUTO = "Auto"
+    """From its fast form where it has one, else through MLflow."""
+    FAST = "Fast"
+    """From a compiled form, or not at all."""
+    PYFUNC = "Pyfunc"
+    """Through MLflow, with the libraries that the model asks for, even where it has a fast form."""
+
 
 _SERVICE: Final = '''"""What `bentoml serve` loads."""
 
@@ -33,7 +48,12 @@ __all__ = ["ModelServer"]
 
 
 def skeleton(
-    *, name: str, version: str, python: str, models: Mapping[str, str]
+    *,
+    name: str,
+    version: str,
+    python: str,
+    models: Mapping[str, str],
+    runtime: ServingRuntime = ServingRuntime.AUTO,
 ) -> dict[str, bytes]:
     """Give the Bento's files by their path, without the models: the same input, the same bytes.
 
@@ -50,6 +70,12 @@ def skeleton(
             dict(models), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
         ),
         "src/service.py": _SERVICE.encode(),
+        # Nothing is said of Auto, so that images made before there was a choice are the same.
+        **(
+            {}
+            if runtime is ServingRuntime.AUTO
+            else {f"{MODELS}/{RUNTIME}": orjson.dumps({"runtime": runtime})}
+        ),
     }
 
 

@@ -163,6 +163,12 @@ def write_data(
     return description
 
 
+def pickles(model_dir: Path) -> list[str]:
+    """Name the files of a model that may be pickles, by their path inside it."""
+    found = (path for path in model_dir.rglob("*") if _PICKLES.search(path.name))
+    return sorted(path.relative_to(model_dir).as_posix() for path in found)
+
+
 def _plain_name(name: str, place: Path) -> str:
     if not _NAME.match(name) or name == DESCRIPTION:
         raise FlavorError(f"{place}: {name!r} is not a file name that is taken")

@@ -3,7 +3,8 @@
     models = load(folder)       # folder has predictor/ and perhaps outlier/ and drift/
 
 Each model with our flavor answers its own parity rows first. The predictor falls back from
-treelite to LightGBM where that is installed; a model without the flavor goes through MLflow.
+treelite to LightGBM where that is installed; a model without the flavor goes through MLflow. The
+Bento's runtime.json may ask for one of the two ways, see `ServingRuntime`.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from modelops_runtime import flavor
+from modelops_runtime.bento import RUNTIME, ServingRuntime
 from modelops_runtime.flavor import FlavorError, FlavorInfo
 from modelops_runtime.outlier import DetectorError, Mahalanobis
 from modelops_runtime.parity import Parity, ParityError
@@ -41,6 +43,8 @@ FORMS: Final[tuple[tuple[str, Callable[[FlavorInfo, Output], Predictor]], ...]] 
     (LightGbmPredictor.form, LightGbmPredictor),
 )
 """From the fastest to the slowest."""
+COMPILED: Final = frozenset({TreelitePredictor.form})
+"""Forms that `ServingRuntime.FAST` takes."""
 
 
 class ModelsError(RuntimeError):
@@ -92,7 +96,7 @@ class Models:
 def load(folder: Path) -> Models:
     """Load and prove the models. Raises ModelsError."""
     names = _names(folder)
-    models = _load_predictor(folder / "predictor", names)
+    models = _load_predictor(folder / "predictor", names, _runtime(folder))
     schema = models.schema
     return replace(
         models,
@@ -125,23 +129,37 @@ def _names(folder: Path) -> Mapping[str, str]:
     return names
 
 
-def _load_predictor(place: Path, names: Mapping[str, str]) -> Models:
+def _runtime(folder: Path) -> ServingRuntime:
+    path = folder / RUNTIME
+    try:
+        return ServingRuntime(orjson.loads(path.read_bytes())["runtime"])
+    except FileNotFoundError:
+        return ServingRuntime.AUTO
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelsError(f"{path}: is not understood ({error!r})") from error
+
+
+def _load_predictor(place: Path, names: Mapping[str, str], runtime: ServingRuntime) -> Models:
     title = f"predictor {names.get('predictor', place)}"
     if not place.is_dir():
         raise ModelsError(f"{title}: there is no folder {place}")
     try:
-        return _load_flavored(place, names) if flavor.exists(place) else _load_any(place, names)
+        if runtime is ServingRuntime.PYFUNC or not flavor.exists(place):
+            return _load_any(place, names, runtime)
+        return _load_flavored(place, names, runtime)
     except (*_Broken, SignatureError) as error:
         raise ModelsError(f"{title}: {error}") from error
 
 
-def _load_flavored(place: Path, names: Mapping[str, str]) -> Models:
+def _load_flavored(place: Path, names: Mapping[str, str], runtime: ServingRuntime) -> Models:
     """Take the fastest form that answers the parity rows as expected."""
     info = _verified(place, "predictor")
     schema = Schema.from_json(info.load(flavor.SCHEMA))
     parity = Parity.from_json(info.load(flavor.PARITY), schema)
     rejected: dict[str, str] = {}
     for name, form in FORMS:
+        if runtime is ServingRuntime.FAST and name not in COMPILED:
+            continue
         try:
             predictor = form(info, schema.output)
             parity.prove_predictor(predictor)
@@ -149,16 +167,34 @@ def _load_flavored(place: Path, names: Mapping[str, str]) -> Models:
             rejected[name] = str(error)
             _LOG.warning("the predictor is not served by %s: %s", name, error)
         else:
+            _LOG.info("the predictor is served by %s: no code that came with it is run", name)
             return Models(names, schema, predictor, rejected=rejected)
     reasons = "; ".join(f"{name}: {why}" for name, why in rejected.items())
+    if runtime is ServingRuntime.FAST:
+        reasons += "; runtime Fast takes no other: register the model again, or ask for Pyfunc"
     raise PredictorError(f"no form of it holds: {reasons}")
 
 
-def _load_any(place: Path, names: Mapping[str, str]) -> Models:
+def _load_any(place: Path, names: Mapping[str, str], runtime: ServingRuntime) -> Models:
+    if runtime is ServingRuntime.FAST:
+        raise PredictorError(
+            "it has no fast form, and runtime Fast takes no other: register it with"
+            " modelops_training, or ask for Auto or Pyfunc"
+        )
     signature = read_signature(place)
-    predictor = PyfuncPredictor(place, signature.types)
+    schema, rejected = signature.schema, {}
+    if flavor.exists(place):
+        # The same rows are taken and the same is answered as by the fast form.
+        schema = Schema.from_json(_verified(place, "predictor").load(flavor.SCHEMA))
+        rejected = {name: "runtime Pyfunc is asked for" for name, _ in FORMS}
+    predictor = PyfuncPredictor(place, signature.types, schema.output)
     predictor.prove()
-    return Models(names, signature.schema, predictor)
+    pickles = ", ".join(flavor.pickles(place))
+    _LOG.warning(
+        "the predictor is served through MLflow: code that came with it runs in this pod%s",
+        f", and reading {pickles} executes what is in there" if pickles else "",
+    )
+    return Models(names, schema, predictor, rejected=rejected)
 
 
 def _optional(

@@ -2,13 +2,13 @@
 
     treelite   the checkpoint of the modelops flavor: fastest, and proved at start
     lightgbm   the native file of the same flavor, where LightGBM is installed
-    pyfunc     whatever MLflow can load, for models without the flavor
+    pyfunc     whatever MLflow can load, for models without the flavor and where it is asked for
 
 Libraries are imported when a form is loaded, so that an image needs only those of its own form.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -142,7 +142,7 @@ class PyfuncPredictor:
 
     form: Final = "pyfunc"
 
-    def __init__(self, folder: Path, types: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, types: Mapping[str, str], output: Output) -> None:
         """Load the model; `types` are its columns' types in the signature, in order."""
         try:
             import pandas as pd  # noqa: PLC0415 (heavy, and not in every image)
@@ -153,6 +153,7 @@ class PyfuncPredictor:
         self._frame = pd.DataFrame.from_records
         self._refusal = MlflowException
         self._types = types
+        self._output = output
         try:
             self._model = pyfunc.load_model(str(folder))
         except Exception as error:
@@ -176,7 +177,7 @@ class PyfuncPredictor:
         except self._refusal as error:
             # What MLflow's own check of the signature finds beyond ours.
             raise RowsRefused(_told(error)) from error
-        return _read(found, len(rows))
+        return _read(found, len(rows), self._output)
 
     def prove(self) -> None:
         """Predict the example that was logged with the model, if any. Raises PredictorError."""
@@ -188,11 +189,17 @@ class PyfuncPredictor:
             raise PredictorError(f"it fails on its own input example: {_told(error)}") from error
 
 
-def _read(found: Any, rows: int) -> Answer:
+def _read(found: Any, rows: int, output: Output) -> Answer:
     """Read what a model gives back: a frame, a series, an array or a list."""
+    columns = _named(found)
     values = np.asarray(found.to_numpy() if hasattr(found, "to_numpy") else found)
     if not values.shape or values.shape[0] != rows:
         raise PredictorError(f"the model gave shape {values.shape} for {rows} rows")
+    if output.classes is not None and columns == _columns(output):
+        # The frame that the `python_function` of a model with our flavor gives.
+        # orjson writes arrays whose rows lie one after the other, and a frame's are columns.
+        chances = np.ascontiguousarray(values[:, 1:], dtype=np.float64)
+        return replace(answer(chances, output), predictions=found.iloc[:, 0].tolist())
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.dtype.kind == "M":
@@ -200,7 +207,7 @@ def _read(found: Any, rows: int) -> Answer:
         values = values.astype("datetime64[us]")
     numeric = values.ndim == 1 and np.issubdtype(values.dtype, np.number)
     scores = values.astype(np.float64) if numeric else None
-    return Answer(values.tolist(), None, scores, _named(found))
+    return Answer(values.tolist(), None, scores, columns)
 
 
 def _named(found: Any) -> tuple[str, ...] | None:

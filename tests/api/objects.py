@@ -105,6 +105,7 @@ GOOD = (
             "models": {"predictor": PREDICTOR, "drift": DRIFT, "outlier": OUTLIER},
             "serving": {
                 "replicas": 2,
+                "runtime": "Auto",
                 "resources": {
                     "requests": {"cpu": "500m", "memory": "512Mi"},
                     "limits": {"cpu": 2, "memory": "1Gi"},
@@ -129,6 +130,8 @@ GOOD = (
     Good(title="an alias that begins with v", spec=predictor(name="e", alias="v2-eu")),
     Good(title="no replicas", spec=serving(replicas=0)),
     Good(title="a thousand replicas", spec=serving(replicas=1000)),
+    Good(title="fast or not at all", spec=serving(runtime="Fast")),
+    Good(title="through MLflow", spec=serving(runtime="Pyfunc")),
     Good(title="empty sections", spec=serving() | {"monitoring": {"drift": {}, "outliers": {}}}),
     Good(title="null for absent", spec=serving(replicas=None, resources=None) | {"suspend": None}),
     Good(title="requests alone", spec=amounts({"cpu": "250m"})),
@@ -159,6 +162,11 @@ GOOD = (
             rebuild="again",
         ),
         name="employment-0123456789ab",
+    ),
+    Good(
+        kind="ModelImage",
+        title="an image through MLflow",
+        spec=image(runtime={"version": "0.1.0", "profile": "Pyfunc"}),
     ),
     Good(
         kind="ModelImage",
@@ -297,6 +305,13 @@ BAD = (
     Bad(title="another resource", spec=amounts({"nvidia.com/gpu": "1"}),
         field=f"{_RESOURCES}.requests.nvidia.com/gpu",
         says="is not a field that this version knows", server_says="unknown field"),
+    # --- runtime
+    Bad(title="a runtime in lower case", spec=serving(runtime="fast"),
+        field="spec.serving.runtime", says="must be one of 'Auto', 'Fast' or 'Pyfunc'",
+        server_says='supported values: "Auto", "Fast", "Pyfunc"'),
+    Bad(title="a runtime of its version", spec=serving(runtime={"version": "0.1.0"}),
+        field="spec.serving.runtime", says="must be one of 'Auto', 'Fast' or 'Pyfunc'",
+        server_says="must be of type string"),
     # --- suspend
     Bad(title="suspend as text", spec=predictor(**PREDICTOR) | {"suspend": "true"},
         field="spec.suspend", says="must be true or false, without quotes",
@@ -379,6 +394,10 @@ BAD = (
         spec=image(models=[IMAGE_MODEL, IMAGE_MODEL | {"role": "explainer"}]),
         field="spec.models[1].role", says="must be one of 'predictor', 'drift' or 'outlier'",
         server_says='supported values: "predictor", "drift", "outlier"'),
+    Bad(kind="ModelImage", title="an image of another runtime",
+        spec=image(runtime={"version": "0.1.0", "profile": "Slow"}), field="spec.runtime.profile",
+        says="must be one of 'Auto', 'Fast' or 'Pyfunc'",
+        server_says='supported values: "Auto", "Fast", "Pyfunc"'),
     Bad(kind="ModelImage", title="an image with a tag",
         spec=image(repository="10.1.1.1:5000/modelops/employment:latest"), field="spec.repository",
         says="must match", server_says="should match"),

@@ -19,10 +19,17 @@ FILES: Mapping[Role, Mapping[str, bytes]] = {
     Role.DRIFT: {"schema.json": b"{}", "profile.json": b"{}", "parity.json": b"{}"},
     Role.OUTLIER: {"schema.json": b"{}", "detector.json": b"{}", "parity.json": b"{}"},
 }
+SIGNED = (
+    b"flavors: {python_function: {loader_module: mlflow.sklearn}}\n"
+    b"""signature: {inputs: '[{"name": "age", "type": "long"}]'}\n"""
+)
+"""MLmodel of a model without our flavor."""
 KINDS = {Role.PREDICTOR: "treelite", Role.DRIFT: "profile", Role.OUTLIER: "mahalanobis"}
 
 
-def release(mlflow: "RunningMlflow", folder: Path, seed: str) -> Sequence[ImageModel]:
+def release(
+    mlflow: "RunningMlflow", folder: Path, seed: str, name: str = "release"
+) -> Sequence[ImageModel]:
     """Register one version of each of three models with our flavor."""
     models = []
     for role, files in FILES.items():
@@ -30,13 +37,14 @@ def release(mlflow: "RunningMlflow", folder: Path, seed: str) -> Sequence[ImageM
         place.mkdir(parents=True)
         content = {name: data + seed.encode() for name, data in files.items()}
         settings = flavor.write_data(place, str(role), KINDS[role], content)
-        description = yaml.safe_dump({"flavors": {"modelops": settings, "python_function": {}}})
+        described = yaml.safe_load(SIGNED)
+        described["flavors"] = {"modelops": settings, "python_function": {}}
         extra = {
-            "MLmodel": description.encode(),
+            "MLmodel": yaml.safe_dump(described).encode(),
             "requirements.txt": b"lightgbm==4.7.0\n",
             "unwanted.txt": b"not for the image",
         }
-        model = mlflow.register(f"release_{role}", extra, place)
+        model = mlflow.register(f"{name}_{role}", extra, place)
         models.append(model.model_copy(update={"role": role}))
     return models
 

@@ -1,11 +1,14 @@
 """Whole builds: a real MLflow server, a real package index, a real registry."""
 
 import asyncio
+import contextlib
 import functools
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,19 +20,22 @@ from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ModelImageSpec
+from modelops_operator.builder.attestations import CYCLONEDX, IN_TOTO
 from modelops_operator.builder.build import Builder, BuiltImage
 from modelops_operator.builder.bundle import read_bundle
 from modelops_operator.builder.failures import BuildError
 from modelops_operator.builder.image import Image, Repository, publish
 from modelops_operator.builder.image import read_image as read_parts
 from modelops_operator.builder.layers import Entry, write_layer
+from modelops_operator.builder.referrers import attached
 from modelops_operator.builder.target import Target
-from modelops_runtime import flavor
+from modelops_runtime import bento, flavor
+from modelops_runtime.bento import ServingRuntime
 
 from tests.builder.conftest import Configure, Unpack
 from tests.builder.cosign import Cosign, Pair
 from tests.builder.entering import NEEDS_ROOT, in_image
-from tests.builder.releases import FILES, build, release, spec_of
+from tests.builder.releases import FILES, SIGNED, build, release, spec_of
 from tests.registries.proxy import proxied
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
@@ -326,7 +332,7 @@ async def test_a_model_without_our_flavor_brings_its_requirements(
     tmp_path: Path,
 ) -> None:
     files = {
-        "MLmodel": b"flavors: {python_function: {}}",
+        "MLmodel": SIGNED,
         "requirements.txt": b"iniconfig==2.1.0\n",
         "model.pkl": b"never loaded",
     }
@@ -342,6 +348,54 @@ async def test_a_model_without_our_flavor_brings_its_requirements(
     again = await build(configuration, spec)
     assert again == built
     assert again.pushed == 0
+
+
+async def test_a_predictor_through_mlflow_brings_its_requirements_and_says_so(
+    *,
+    first: tuple[ModelImageSpec, BuiltImage],
+    mlflow: Any,
+    configure: Configure,
+    registry: Any,
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "in"
+    place.mkdir()
+    settings = flavor.write_data(place, "predictor", "treelite", FILES[Role.PREDICTOR])
+    files = {
+        "MLmodel": yaml.safe_dump(
+            yaml.safe_load(SIGNED) | {"flavors": {"modelops": settings}}
+        ).encode(),
+        "requirements.txt": b"iniconfig==2.1.0\n",
+    }
+    config = OperatorConfig.model_validate(configure(builder={"attest": True}))
+    detectors = [model for model in first[0].models if model.role is not Role.PREDICTOR]
+    auto = spec_of([mlflow.register("both", files, place), *detectors], config, "both")
+    runtime = auto.runtime.model_copy(update={"profile": ServingRuntime.PYFUNC})
+    fast = await build(config, auto)
+    built = await build(config, auto.model_copy(update={"runtime": runtime}))
+    assert (fast.form, built.form) == ("Fast", "Pyfunc")
+    assert fast.lock == first[1].lock != built.lock
+    manifest, settings = await read_image(registry, built.reference)
+    assert settings["config"]["Labels"]["modelops.dev/profile"] == "Pyfunc"
+    reference = Reference.parse(built.reference)
+    async with registry.connect() as client:
+        files = {}
+        for layer in manifest["layers"][-4:]:  # the Bento, and three models
+            content = await client.blob(reference.repository, layer["digest"])
+            with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                for member in archive:
+                    file = archive.extractfile(member)
+                    files[member.name] = file.read() if file else b""
+        said = await attached(Repository(client, reference.repository), built.digest)
+    models = f"opt/bento/{bento.MODELS}"
+    assert f"{models}/predictor/requirements.txt" in files
+    assert f"{models}/drift/requirements.txt" not in files
+    assert json.loads(files[f"{models}/{bento.RUNTIME}"]) == {"runtime": "Pyfunc"}
+    assert "iniconfig" in {part["name"] for part in said[CYCLONEDX]["components"]}
+    definition = said[IN_TOTO]["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["profile"] == "Pyfunc"
+    properties = said[CYCLONEDX]["metadata"]["component"]["properties"]
+    assert properties == [{"name": "modelops.dev/profile", "value": "Pyfunc"}]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +415,7 @@ async def test_a_bad_requirement_is_told_and_leaves_no_image(
     line: str,
     reason: str,
 ) -> None:
-    files = {"MLmodel": b"flavors: {}", "requirements.txt": f"{line}\n".encode()}
+    files = {"MLmodel": SIGNED, "requirements.txt": f"{line}\n".encode()}
     spec = spec_of([mlflow.register("bad", files, tmp_path / "in")], configuration, "bad")
     with pytest.raises(BuildError) as caught:
         await build(configuration, spec)
@@ -392,6 +446,31 @@ async def test_a_runtime_that_the_builder_lacks_is_told(
     )
     with pytest.raises(BuildError, match=r"does not carry the serving runtime 9\.9, only 0\.1\.0"):
         await build(configuration, spec)
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("size", [3_000_000, 700_000], ids=["model", "layer"])
+async def test_a_full_disk_is_told_and_leaves_no_image(
+    mlflow: Any, configuration: OperatorConfig, registry: Any, tmp_path: Path, size: int
+) -> None:
+    files = {"MLmodel": SIGNED, "requirements.txt": b"iniconfig==2.1.0\n", "m": os.urandom(size)}
+    model = mlflow.register("large", files, tmp_path / "in")
+    spec = spec_of([model], configuration, "large")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    await run("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tempfile.tempdir", str(disk))
+            with pytest.raises(BuildError, match=r"No space left on device.*more disk") as caught:
+                await build(configuration, spec)
+        assert leftovers(disk) == []
+    finally:
+        await run("umount", str(disk))
+    assert caught.value.failure.reason == "BuildFailed"
+    repositories = registry.data / "docker/registry/v2/repositories/modelops"
+    tags = (repositories / "large").glob("_manifests/tags/*")
+    assert not [path.name for path in tags if not path.name.startswith("environment-")]
 
 
 async def test_a_registry_that_refuses_us_is_told(
@@ -431,3 +510,38 @@ async def test_a_build_that_is_cancelled_leaves_nothing_behind(
         with pytest.raises(asyncio.CancelledError):
             await building
     assert leftovers(tmp_path) == []
+
+
+async def test_a_build_that_ends_in_any_step_leaves_no_tag_and_is_done_again(
+    first: tuple[ModelImageSpec, BuiltImage], configure: Configure, registry: Any
+) -> None:
+    config = OperatorConfig.model_validate(configure(builder={"attest": True}))
+    repositories = registry.data / "docker/registry/v2/repositories"
+
+    async def attempt(name: str, ending: str = "") -> tuple[BuiltImage | None, list[str]]:
+        """Build into a repository of its own, until a step begins; give the steps."""
+        steps: list[str] = []
+
+        def progress(step: str, _pushed: int) -> None:
+            steps.append(step)
+            if step == ending:
+                building.cancel()
+
+        spec = first[0].model_copy(update={"repository": f"{registry.host}/modelops/{name}"})
+        async with Builder(config) as builder:
+            building = asyncio.create_task(builder.build(spec, progress))
+            with contextlib.suppress(asyncio.CancelledError):
+                return await building, steps
+        return None, steps
+
+    _, steps = await attempt("ended")
+    assert len(set(steps)) >= 4
+    for number, step in enumerate(dict.fromkeys(steps)):
+        name = f"ended-{number}"
+        built, _ = await attempt(name, ending=step)
+        assert built is None, step
+        tags = (repositories / "modelops" / name).glob("_manifests/tags/1-*")
+        assert not list(tags), step
+        again, _ = await attempt(name)
+        assert again is not None
+        assert again.digest == first[1].digest

@@ -113,20 +113,24 @@ def test_an_image_is_written_as_an_oci_layout(
     first: tuple[ModelImageSpec, BuiltImage], options: list[str], modelops: Modelops, tmp_path: Path
 ) -> None:
     folder = tmp_path / "layout"
-    done = modelops("build", *options, "--output", str(folder), "--json")
+    done = modelops("build", *options, "--runtime", "Fast", "--output", str(folder), "--json")
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
     assert summary["reference"] == f"oci:{folder}:1"
     assert summary["lock"] == first[1].lock
+    assert summary["form"] == "Fast"
     assert json.loads((folder / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     (entry,) = json.loads((folder / "index.json").read_text())["manifests"]
     assert entry["digest"] == summary["digest"]
     manifest = json.loads(blob(folder, entry))
     config = json.loads(blob(folder, manifest["config"]))
+    assert config["config"]["Labels"]["modelops.dev/profile"] == "Fast"
     assert len(config["rootfs"]["diff_ids"]) == len(manifest["layers"])
     for layer in manifest["layers"]:
         blob(folder, layer)
-    again = json.loads(modelops("build", *options, "--output", str(folder), "--json").stdout)
+    again = json.loads(
+        modelops("build", *options, "--runtime", "Fast", "--output", str(folder), "--json").stdout
+    )
     assert (again["digest"], again["pushed"]) == (summary["digest"], 0)
 
 
@@ -149,6 +153,7 @@ def blob(folder: Path, descriptor: dict[str, Any]) -> bytes:
         (["--output", "it", "--model", "judge=it/1"], "'judge' is not a role"),
         (["--output", "it", "--model", "release_drift@spare"], "has no alias 'spare', only"),
         (["--output", "it", "--model", "drift=release_outlier/1"], "would be the drift"),
+        (["--output", "it", "--runtime", "Slow"], "not one of 'Auto', 'Fast', 'Pyfunc'"),
         (["--output", "it", "--model", "nobody@candidate"], "has no registered model 'nobody'"),
         (["--output", "it", "--base", "127.0.0.1:9/base@sha256:00"], "127.0.0.1:9"),
         (["--output", "it", "--base", "unnamed"], "--base: 'unnamed' is not host/repository"),

@@ -1,18 +1,26 @@
 """Fetching from a real MLflow server."""
 
+import json
 import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from modelops_operator.api.facts import Role
 from modelops_operator.builder.failures import BuildError
 from modelops_operator.builder.models import FetchedModel, fetch
+from modelops_runtime.bento import ServingRuntime
+
+from tests.builder.conftest import RunningMlflow
+from tests.builder.releases import SIGNED, release
+from tests.registries.proxy import proxied
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 PLAIN = {
-    "MLmodel": b"flavors:\n  python_function: {loader_module: mlflow.sklearn}\n",
+    "MLmodel": SIGNED,
     "requirements.txt": b"mlflow==3.17.2\nscikit-learn==1.7.2\n",
     "code/deep/module.py": b"raise SystemExit('never run')\n",
     "model.pkl": b"\x80\x04never loaded",
@@ -29,6 +37,32 @@ async def test_takes_the_whole_folder_of_a_model_without_our_flavor(
     assert not fetched.fast
     assert {name: path.read_bytes() for name, path in fetched.files().items()} == PLAIN
     assert "mlflow-skinny==3.17.2" in fetched.requirements().wanted
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_through_mlflow_the_whole_folder_of_a_predictor_is_needed(
+    mlflow: RunningMlflow, tmp_path: Path, role: Role
+) -> None:
+    models = {model.role: model for model in release(mlflow, tmp_path, "whole", "whole")}
+    folder = tmp_path / "out"
+    folder.mkdir()
+    fetched = await fetch(models[role], mlflow.uri, folder, ServingRuntime.PYFUNC)
+    through_mlflow = role is Role.PREDICTOR
+    assert fetched.fast != through_mlflow
+    assert ("unwanted.txt" in fetched.files()) == through_mlflow
+    assert "modelops/flavor.json" in fetched.files()
+
+
+async def test_fast_refuses_a_model_without_our_flavor(mlflow: Any, tmp_path: Path) -> None:
+    model = mlflow.register("plain", PLAIN, tmp_path / "in")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(BuildError, match=r"model plain version \d+ has no fast form") as caught:
+        await fetch(model, mlflow.uri, folder, ServingRuntime.FAST)
+    assert caught.value.failure.reason == "FastFormMissing"
+    assert caught.value.failure.permanent
+    assert "modelops_training" in caught.value.failure.message
+    assert not any(folder.iterdir())
 
 
 async def test_a_version_without_files_is_told(mlflow: Any, tmp_path: Path) -> None:
@@ -75,6 +109,48 @@ async def test_a_server_that_does_not_answer_is_told(
         await fetch(model, "http://127.0.0.1:9", tmp_path)
     assert caught.value.failure.reason == "ModelRegistryUnreachable"
     assert not caught.value.failure.permanent
+
+
+async def test_a_model_without_a_signature_is_told_what_to_do(mlflow: Any, tmp_path: Path) -> None:
+    """Its pods would say the same, each time they start."""
+    files = PLAIN | {"MLmodel": b"flavors: {python_function: {}}"}
+    model = mlflow.register("unsigned", files, tmp_path / "in")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(BuildError, match="log the model with one") as caught:
+        await fetch(model, mlflow.uri, folder)
+    assert caught.value.failure.reason == "ModelInvalid"
+    assert caught.value.failure.permanent
+
+
+def outside(folder: Path) -> list[Path]:
+    return list(folder.rglob("outside"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/outside", "code/../../outside", "%2e%2e/outside"]
+)
+async def test_names_that_leave_the_model_are_refused(
+    mlflow: RunningMlflow, tmp_path: Path, name: str
+) -> None:
+    """An artifact store, or whoever sits before it, tells of a file elsewhere."""
+
+    async def forge(request: web.Request, body: bytes) -> web.Response | None:
+        if not request.path.endswith("/mlflow-artifacts/artifacts"):
+            return None
+        listing = json.loads((await proxy.pass_on(request, body)).body)  # type: ignore[arg-type]
+        listing["files"].append({"path": name, "is_dir": False, "file_size": 4})
+        return web.json_response(listing)
+
+    model = mlflow.register("plain", PLAIN, tmp_path / "in")
+    folder = tmp_path / "a" / "b" / "out"
+    folder.mkdir(parents=True)
+    async with proxied(mlflow.uri, forge) as proxy:
+        with pytest.raises(BuildError, match="whose name is not taken") as caught:
+            await fetch(model, proxy.origin, folder)
+    assert caught.value.failure.reason == "ModelInvalid"
+    assert caught.value.failure.permanent
+    assert outside(tmp_path) == []
 
 
 async def test_links_and_devices_are_refused(mlflow: Any, tmp_path: Path) -> None:

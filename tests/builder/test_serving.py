@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
 from modelops_operator.builder.build import Builder
+from modelops_runtime.bento import ServingRuntime
 
 from tests.builder.conftest import RunningMlflow, Unpack
 from tests.builder.entering import NEEDS_ROOT, in_image
@@ -129,27 +130,21 @@ def trained_models(tracking_uri: str) -> tuple[ImageModel, ...]:
     )
 
 
+MakeImage = Callable[[ServingRuntime], Unpacked]
+
+
 @pytest.fixture(scope="module")
-def image(
+def make_image(
     mlflow: RunningMlflow,
     configuration: OperatorConfig,
     unpack: Unpack,
     registry: RunningRegistry,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Unpacked:
-    spec = ModelImageSpec(
-        models=trained_models(mlflow.uri),
-        tracking_uri=mlflow.uri,
-        repository=f"{registry.host}/modelops/small",
-        runtime=ImageRuntime(version="0.1.0"),
-        python="3.11",
-        platforms=("linux/amd64",),
-        base=configuration.builder.bases["3.11"],
-    )
-    root = tmp_path_factory.mktemp("root")
-    root.chmod(0o755)
+) -> MakeImage:
+    """Build an image of the trained models for a runtime, and lay its files out."""
+    models = trained_models(mlflow.uri)
 
-    async def make() -> Any:
+    async def build(spec: ModelImageSpec, root: Path) -> Any:
         async with Builder(configuration) as builder:
             built = await builder.build(spec, lambda *_: None)
         await unpack(built.reference, root)
@@ -159,9 +154,28 @@ def image(
             digest = manifest.parsed()["config"]["digest"]
             return json.loads(await client.blob("modelops/small", digest))["config"]
 
-    config = asyncio.run(make())
-    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # as kubelets write it
-    return Unpacked(root, config["Env"], config["Entrypoint"])
+    def make(runtime: ServingRuntime) -> Unpacked:
+        spec = ModelImageSpec(
+            models=models,
+            tracking_uri=mlflow.uri,
+            repository=f"{registry.host}/modelops/small",
+            runtime=ImageRuntime(version="0.1.0", profile=runtime),
+            python="3.11",
+            platforms=("linux/amd64",),
+            base=configuration.builder.bases["3.11"],
+        )
+        root = tmp_path_factory.mktemp("root")
+        root.chmod(0o755)
+        config = asyncio.run(build(spec, root))
+        (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")  # as kubelets write it
+        return Unpacked(root, config["Env"], config["Entrypoint"])
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def image(make_image: MakeImage) -> Unpacked:
+    return make_image(ServingRuntime.AUTO)
 
 
 def test_the_image_serves_what_was_trained(image: Unpacked) -> None:
@@ -182,6 +196,23 @@ def test_the_image_serves_what_was_trained(image: Unpacked) -> None:
     assert page.status_code == 200
     assert {path.rpartition("/")[2] for path, _ in tried} == {"predict", "infer", "invocations"}
     assert {each.status_code for each in tried.values()} == {200}, tried
+
+
+def test_through_mlflow_the_same_is_answered(image: Unpacked, make_image: MakeImage) -> None:
+    through_mlflow = make_image(ServingRuntime.PYFUNC)
+    answers, logs = [], []
+    for each in (image, through_mlflow):
+        with each.serving(each.entrypoint) as client:
+            answers.append(client.post("/predict", json=ROWS).json())
+        logs.append((each.root / "log").read_text())
+    fast, slow = answers
+    assert (fast["model"].pop("form"), slow["model"].pop("form")) == ("treelite", "pyfunc")
+    assert slow.pop("probabilities") == [
+        pytest.approx(row, abs=1e-9) for row in fast.pop("probabilities")
+    ]
+    assert slow == fast
+    assert "served by treelite: no code that came with it is run" in logs[0]
+    assert "served through MLflow: code that came with it runs in this pod" in logs[1]
 
 
 def test_bentoml_s_own_tools_take_the_bento(image: Unpacked) -> None:

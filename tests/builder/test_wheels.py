@@ -134,6 +134,12 @@ def test_refuses_names_that_leave_their_place(make_wheel: MakeWheel, name: str) 
     assert caught.value.failure.reason == "PackageCorrupt"
 
 
+def record_of(content: bytes) -> dict[str, object]:
+    info = "toy-1.0.dist-info"
+    files = {"toy.py": b"X = 1\n", f"{info}/METADATA": b"", f"{info}/RECORD": content}
+    return {"files": files, "bare": True}
+
+
 @pytest.mark.parametrize(
     ("wheel", "why"),
     [
@@ -153,6 +159,9 @@ def test_refuses_names_that_leave_their_place(make_wheel: MakeWheel, name: str) 
             "console script",
         ),
         ({"files": {"toy-1.0.dist-info/entry_points.txt": b"no section"}}, "is damaged"),
+        (record_of(b"toy.py,,7\n"), "'toy.py', of another size than it says"),
+        (record_of(b"toy.py,sha256=abc,6\n"), "'toy.py', with another hash than it says"),
+        (record_of(b"\xff"), "is damaged"),
     ],
 )
 def test_refuses_wheels_that_are_not_sound(
@@ -160,6 +169,34 @@ def test_refuses_wheels_that_are_not_sound(
 ) -> None:
     with pytest.raises(BuildError, match=why):
         install(make_wheel(**wheel))
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "why"),
+    [
+        ("toy.py", "LARGEST_SOURCE", "'toy.py', which is larger than any source"),
+        ("toy-1.0.dist-info/entry_points.txt", "LARGEST_SOURCE", "is larger than any source"),
+        ("toy.bin", "LARGEST_WHEEL", "unpacks to more than any package may have"),
+    ],
+)
+def test_refuses_bombs_before_they_go_off(
+    make_wheel: MakeWheel, monkeypatch: pytest.MonkeyPatch, name: str, limit: str, why: str
+) -> None:
+    wheel = make_wheel({name: bytes(5000)})
+    monkeypatch.setattr(f"modelops_operator.builder.wheels.{limit}", 4999)
+    with pytest.raises(BuildError, match=why) as caught:
+        install(wheel)
+    assert caught.value.failure.reason == "PackageCorrupt"
+
+
+def test_a_bomb_that_hides_its_size_is_damaged(make_wheel: MakeWheel) -> None:
+    """What unpacks to more than the archive says is read no further than that."""
+    path = Path(urlsplit(make_wheel({"toy.bin": b"1" * 5000}).url).path)
+    content = path.read_bytes()
+    assert content.count((5000).to_bytes(4, "little")) == 4
+    path.write_bytes(content.replace((5000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with pytest.raises(BuildError, match=r"another size|is damaged"):
+        install(local_wheel(path))
 
 
 def test_refuses_what_is_no_archive(make_wheel: MakeWheel) -> None:
@@ -198,7 +235,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             "toy-1.0.data/scripts/run": b"#!python\nprint()\n",
             "toy-1.0.dist-info/METADATA": b"Name: toy\nVersion: 1.0\n",
             "toy-1.0.dist-info/entry_points.txt": b"[console_scripts]\ntoy = toy:main\n",
-            "toy-1.0.dist-info/RECORD": b"toy/__init__.py,sha256=abc,6\n",
+            "toy-1.0.dist-info/RECORD": b"toy/__init__.py,,240\ntoy/data.bin,sha256=abc,256\n",
         }.items():
             archive.writestr(zipfile.ZipInfo(name), content)
     return path.read_bytes()

@@ -111,6 +111,8 @@ class Cluster:
     config: OperatorConfig = field(default_factory=configuration)
     broken_builds: set[str] = field(default_factory=set)
     """Versions of the predictor whose image cannot be built."""
+    plain_versions: set[str] = field(default_factory=set)
+    """Versions of the predictor that have no fast form."""
     broken_versions: set[str] = field(default_factory=set)
     """Versions of the predictor whose pods crash."""
     events: list[Event] = field(default_factory=list)
@@ -216,9 +218,15 @@ class Cluster:
         before = copy.deepcopy(self.images)
         for image in self.images.values():
             predictor = image["spec"]["models"][0]["version"]
-            image["status"] = (
-                failed_build() if predictor in self.broken_builds else finished_build(image)
-            )
+            profile = image["spec"]["runtime"].get("profile", "Auto")
+            plain = predictor in self.plain_versions
+            if predictor in self.broken_builds:
+                image["status"] = failed_build()
+            elif plain and profile == "Fast":
+                image["status"] = failed_build("FastFormMissing", "register it with ...")
+            else:
+                form = "Pyfunc" if plain or profile == "Pyfunc" else "Fast"
+                image["status"] = finished_build(image, form)
         return self.images != before
 
     def roll(self) -> bool:
@@ -296,18 +304,25 @@ def deployment_status(
     }
 
 
-def finished_build(image: Mapping[str, Any]) -> dict[str, Any]:
+def finished_build(image: Mapping[str, Any], form: str = "Fast") -> dict[str, Any]:
     digest = "sha256:" + hashlib.sha256(json.dumps(image["spec"]).encode()).hexdigest()
     reference = f"{image['spec']['repository']}@{digest}"
     return {
         "observedGeneration": 1,
-        "image": {"reference": reference, "digest": digest, "lock": "sha256:" + "c" * 64},
+        "image": {
+            "reference": reference,
+            "digest": digest,
+            "lock": "sha256:" + "c" * 64,
+            "form": form,
+        },
         "conditions": [condition("Ready", "True", "Built", "pushed")],
     }
 
 
-def failed_build() -> dict[str, Any]:
-    told = ("RequirementsUnresolvable", "no wheels for pandas==99")
+def failed_build(
+    reason: str = "RequirementsUnresolvable", text: str = "no wheels for pandas==99"
+) -> dict[str, Any]:
+    told = (reason, text)
     return {
         "observedGeneration": 1,
         "conditions": [

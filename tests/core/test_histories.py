@@ -72,6 +72,14 @@ def pin(number: str) -> Deed:
     return pinned
 
 
+def choose_runtime(runtime: str) -> Deed:
+    return lambda cluster: cluster.edit(lambda spec: spec["serving"].update(runtime=runtime))
+
+
+def register_without_fast_form(cluster: Cluster) -> None:
+    cluster.plain_versions.add("2")
+
+
 def suspend(cluster: Cluster) -> None:
     cluster.edit(lambda spec: spec.update(suspend=True))
 
@@ -143,6 +151,8 @@ DEEDS: tuple[Deed, ...] = (
     wait,
     *(scale(replicas) for replicas in (0, 1, 3)),
     give_memory("2Gi"),
+    *(choose_runtime(runtime) for runtime in ("Auto", "Fast", "Pyfunc")),
+    register_without_fast_form,
     pin("1"),
     suspend,
     *(delete_child(ref) for ref in sorted(CHILDREN)),

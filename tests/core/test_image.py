@@ -11,6 +11,7 @@ from modelops_operator.core.image import (
     sanitized,
     wanted_image,
 )
+from modelops_runtime.bento import ServingRuntime
 
 from tests.core.simulation import (
     condition,
@@ -40,6 +41,12 @@ def test_the_image_is_one_that_the_api_takes() -> None:
 
 def test_the_name_tells_the_model_and_hashes_what_is_asked_for() -> None:
     names = {
+        *(
+            wanted_image(VERSIONS, rebuild=None, config=configuration(), profile=profile)[
+                "metadata"
+            ]["name"]
+            for profile in (ServingRuntime.FAST, ServingRuntime.PYFUNC)
+        ),
         wanted_image(VERSIONS, rebuild=None, config=configuration())["metadata"]["name"],
         wanted_image(VERSIONS, rebuild="x", config=configuration())["metadata"]["name"],
         wanted_image(VERSIONS, rebuild=None, config=configuration(runtime={"version": "0.2.0"}))[
@@ -49,9 +56,14 @@ def test_the_name_tells_the_model_and_hashes_what_is_asked_for() -> None:
             {Role.PREDICTOR: VERSIONS[Role.PREDICTOR]}, rebuild=None, config=configuration()
         )["metadata"]["name"],
     }
-    assert len(names) == 4
+    assert len(names) == 6
     assert WANTED["metadata"]["name"] in names
     assert all(name.startswith("employment-") and len(name) == 23 for name in names)
+
+
+def test_a_name_from_before_there_was_a_choice_of_runtimes_stays() -> None:
+    assert WANTED["metadata"]["name"] == "employment-8068d4e83047"
+    assert WANTED["spec"]["runtime"] == {"version": "0.1.0"}
 
 
 def test_the_order_in_which_versions_became_known_does_not_matter() -> None:

@@ -137,7 +137,7 @@ def test_the_status_of_an_object_that_serves() -> None:
             for role in Role
         ],
         "image": {"reference": image["reference"], "lock": image["lock"]},
-        "runtime": {"version": "0.1.0"},
+        "runtime": {"version": "0.1.0", "form": "Fast"},
         "revision": revision_of(cluster.children[DEPLOYMENT]),
         "url": "http://employment.staging.svc",
         "replicas": 2,
@@ -311,6 +311,75 @@ def test_more_memory_is_given_even_while_a_release_fails() -> None:
     container = cluster.children[DEPLOYMENT]["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"] == {"limits": {"memory": "2Gi"}}
     assert cluster.status["models"][0]["version"] == "1"
+
+
+def choose_runtime(cluster: Cluster, runtime: str) -> None:
+    cluster.edit(lambda spec: spec["serving"].update(runtime=runtime))
+
+
+def test_another_runtime_is_rolled_out_and_back_as_another_image_is() -> None:
+    cluster = serving()
+    assert cluster.status["runtime"] == {"version": "0.1.0", "form": "Fast"}
+    first, (auto,) = cluster.status["revision"], cluster.images
+    choose_runtime(cluster, "Pyfunc")
+    cluster.reconcile()
+    assert cluster.conditions["ImageReady"] == ("Unknown", "WaitingForBuilder")
+    assert cluster.conditions["Available"][0] == "True"
+    assert cluster.status["revision"] == first
+    cluster.converge()
+    assert cluster.status["runtime"] == {
+        "version": "0.1.0",
+        "profile": "Pyfunc",
+        "form": "Pyfunc",
+        "message": "spec.serving.runtime is Pyfunc",
+    }
+    assert cluster.status["revision"] != first
+    choose_runtime(cluster, "Auto")
+    cluster.converge()
+    assert cluster.status["revision"] == first
+    assert len(cluster.images) == 2
+    assert cluster.status["image"] == image_of(cluster, auto)
+
+
+def image_of(cluster: Cluster, name: str) -> dict[str, str]:
+    built = cluster.images[name]["status"]["image"]
+    return {key: built[key] for key in ("reference", "lock")}
+
+
+def test_a_model_without_a_fast_form_is_refused_by_fast_and_what_runs_goes_on() -> None:
+    cluster = Cluster(plain_versions={"1"})
+    cluster.converge()
+    assert cluster.status["runtime"] == {
+        "version": "0.1.0",
+        "form": "Pyfunc",
+        "message": "employment 1 has no fast form: register it with modelops_training",
+    }
+    before = copy.deepcopy(cluster.children)
+    choose_runtime(cluster, "Fast")
+    cluster.converge()
+    assert kstatus(cluster) == "Failed"
+    assert cluster.conditions["Stalled"] == ("True", "FastFormMissing")
+    assert cluster.conditions["Ready"] == ("True", "Serving")
+    assert cluster.children == before
+    choose_runtime(cluster, "Auto")
+    cluster.converge()
+    assert kstatus(cluster) == "Current"
+    assert cluster.children == before
+
+
+@pytest.mark.parametrize("delete", [True, False])
+def test_the_runtime_is_remembered_while_the_registry_is_silent(delete: bool) -> None:  # noqa: FBT001 - a table
+    cluster = serving()
+    choose_runtime(cluster, "Pyfunc")
+    cluster.converge()
+    before = revision_of(cluster.children[DEPLOYMENT])
+    cluster.registry = dict.fromkeys(Role, SILENT)
+    if delete:
+        del cluster.children[DEPLOYMENT]
+    cluster.converge()
+    assert cluster.conditions["Ready"] == ("True", "Serving")
+    assert revision_of(cluster.children[DEPLOYMENT]) == before
+    assert cluster.status["runtime"]["profile"] == "Pyfunc"
 
 
 def test_pinning_what_an_alias_led_to_restarts_nothing() -> None:
@@ -497,10 +566,10 @@ def test_an_upgrade_of_the_operator_restarts_nothing() -> None:
     cluster.images.clear()
     cluster.converge()
     assert cluster.children == before
-    assert cluster.status["runtime"] == {"version": "0.1.0"}
+    assert cluster.status["runtime"]["version"] == "0.1.0"
     move(cluster, "2")
     cluster.converge()
-    assert cluster.status["runtime"] == {"version": "0.2.0"}
+    assert cluster.status["runtime"]["version"] == "0.2.0"
 
 
 def test_a_new_base_image_is_taken_when_configured_so_and_once() -> None:
@@ -533,7 +602,7 @@ def test_a_wish_to_rebuild_is_granted_once() -> None:
     assert "handledRequests" not in cluster.status
     cluster.converge()
     assert cluster.status["handledRequests"] == {"rebuild": "monday"}
-    assert cluster.status["runtime"] == {"version": "0.2.0"}
+    assert cluster.status["runtime"]["version"] == "0.2.0"
     assert cluster.status["revision"] != old
     rebuilt = copy.deepcopy(cluster.children)
     cluster.object["metadata"]["annotations"] = {}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from modelops_operator.api.facts import Role
 from modelops_operator.core.release import Release, ReleasedModel, in_order, running_release
+from modelops_runtime.bento import ServingRuntime
 
 pytestmark = pytest.mark.unit
 
@@ -33,6 +34,8 @@ releases = st.builds(
     reference=names,
     lock=st.text(max_size=9),
     runtime=names,
+    profile=st.sampled_from(ServingRuntime),
+    form=st.sampled_from(["", "Fast", "Pyfunc"]),
     rebuild=st.none() | names,
 )
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import orjson
 import pytest
@@ -13,10 +14,9 @@ pytestmark = pytest.mark.unit
 MODELS = {"predictor": "main.ml.employment/12", "drift": "employment_drift/3"}
 
 
-def skeleton(**changes: str) -> dict[str, bytes]:
-    return bento.skeleton(
-        **({"name": "employment", "version": "12", "python": "3.11"} | changes), models=MODELS
-    )
+def skeleton(**changes: Any) -> dict[str, bytes]:
+    given = {"name": "employment", "version": "12", "python": "3.11", "models": MODELS}
+    return bento.skeleton(**(given | changes))
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:

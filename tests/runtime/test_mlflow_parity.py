@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import orjson
 import pytest
 from modelops_runtime import bento
+from modelops_runtime.bento import ServingRuntime
 
 from tests.runtime.asking import Asker
 from tests.runtime.toys import Toy
@@ -32,9 +34,11 @@ INDEXED = b",age,pay,sex\n0,34,101.5,1\n1,2,NaN,2\n"
 Ask = Callable[[bytes, str], tuple[int, Any]]
 
 
-@pytest.fixture(scope="module")
-def both(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Ask]]:
-    """Give MLflow's server and ours of one predictor."""
+@pytest.fixture(scope="module", params=[ServingRuntime.FAST, ServingRuntime.PYFUNC])
+def both(
+    toy: Toy, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[Ask, Ask]]:
+    """Give MLflow's server and ours of one predictor, whichever way ours serves it."""
     import pandas as pd
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
@@ -59,9 +63,16 @@ def both(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[A
         warnings.simplefilter("ignore")
         flavor.save_model(str(saved), contents=contents)
         theirs = scoring_server.init(pyfunc.load_model(str(saved)))
-    place = folder / bento.MODELS / "predictor"
-    shutil.copytree(saved / "modelops", place / "modelops")
-    with Asker(folder / bento.MODELS) as asker:
+    models = folder / bento.MODELS
+    shutil.copytree(saved, models / "predictor")
+    (models / bento.RUNTIME).write_bytes(orjson.dumps({"runtime": request.param}))
+    with Asker(models) as asker:
+        form = "treelite" if request.param is ServingRuntime.FAST else "pyfunc"
+        assert asker.models.predictor.form == form
+        answered = asker.post("/predict", ROWS).json()
+        known = toy.probabilities(ROWS)
+        assert answered["probabilities"] == [pytest.approx(list(each), abs=1e-9) for each in known]
+        assert answered["predictions"] == np.where(known[:, 1] > 0.5, "yes", "no").tolist()
 
         def ask_ours(body: bytes, media_type: str) -> tuple[int, Any]:
             response = asker.post("/invocations", body, content_type=media_type)

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from modelops_runtime import bento, flavor
 from modelops_runtime.answering import Answerer, Deployment
+from modelops_runtime.bento import ServingRuntime
 from modelops_runtime.models import Models, ModelsError, describe, load
 from modelops_runtime.predictors import PredictorError, answer
 from modelops_runtime.schema import InvalidRows, Output, Schema
@@ -25,6 +26,15 @@ CLASSES = Output(kind="classifier", name="y", classes=("a", "b"))
 
 def load_from(folder: Path) -> Models:
     return load(folder / bento.MODELS)
+
+
+def ask_for(folder: Path, runtime: ServingRuntime) -> Path:
+    """Have a Bento say how its predictor is to be served."""
+    names = {"predictor": "employment/3"}
+    files = bento.skeleton(name="e", version="3", python="3.11", models=names, runtime=runtime)
+    place = f"{bento.MODELS}/{bento.RUNTIME}"
+    (folder / place).write_bytes(files[place])
+    return folder
 
 
 def edit_json(model: Path, name: str, change: Callable[[Any], object]) -> None:
@@ -81,6 +91,46 @@ def test_without_a_form_that_holds_nothing_is_served(make_bento: MakeBento) -> N
     assert "\n" not in said
     assert said.startswith("predictor employment/3: no form of it holds: treelite: 50 of 50 parity")
     assert "lightgbm: 50 of 50 parity rows are answered wrongly, first row 0: got" in said
+
+
+def test_runtime_fast_takes_the_compiled_form(
+    make_bento: MakeBento, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        models = load_from(ask_for(make_bento(), ServingRuntime.FAST))
+    assert models.predictor.form == "treelite"
+    assert "served by treelite: no code that came with it is run" in caplog.text
+
+
+def test_runtime_fast_refuses_rather_than_falls_back(make_bento: MakeBento) -> None:
+    folder = ask_for(make_bento("predictor"), ServingRuntime.FAST)
+    replace_file(folder / bento.MODELS / "predictor", flavor.TREELITE, b"trees")
+    with pytest.raises(ModelsError, match="treelite cannot read") as caught:
+        load_from(folder)
+    assert "runtime Fast takes no other: register the model again, or ask for Pyfunc" in str(
+        caught.value
+    )
+    assert "lightgbm" not in str(caught.value)
+
+
+def test_runtime_fast_refuses_a_model_without_a_fast_form(make_bento: MakeBento) -> None:
+    folder = ask_for(make_bento("predictor"), ServingRuntime.FAST)
+    shutil.rmtree(folder / bento.MODELS / "predictor" / flavor.DATA)
+    with pytest.raises(ModelsError, match="employment/3: it has no fast form, and runtime Fast"):
+        load_from(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"runtime": "Slow"}'])
+def test_a_runtime_that_is_not_known_is_refused(make_bento: MakeBento, content: bytes) -> None:
+    folder = make_bento("predictor")
+    (folder / bento.MODELS / bento.RUNTIME).write_bytes(content)
+    with pytest.raises(ModelsError, match=r"runtime\.json: is not understood"):
+        load_from(folder)
+
+
+def test_a_bento_says_nothing_of_auto() -> None:
+    files = bento.skeleton(name="e", version="3", python="3.11", models={"predictor": "e/3"})
+    assert f"{bento.MODELS}/{bento.RUNTIME}" not in files
 
 
 def test_without_the_native_file_the_cause_is_named(make_bento: MakeBento) -> None:

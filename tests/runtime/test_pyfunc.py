@@ -78,6 +78,18 @@ def test_any_model_with_a_signature_is_served(save_model: SaveModel) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_log_says_what_serving_a_pickle_means(
+    save_model: SaveModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save_model()
+    load(folder)
+    assert "code that came with it runs in this pod\n" in caplog.text
+    (folder / "predictor" / "weights.pkl").touch()
+    load(folder)
+    assert "in this pod, and reading weights.pkl executes what is in there" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_model_that_fails_on_its_own_example_is_not_served(save_model: SaveModel) -> None:
     with pytest.raises(ModelsError, match="fails on its own input example") as caught:
         load(save_model(factor="None"))

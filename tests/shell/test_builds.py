@@ -17,6 +17,7 @@ from modelops_operator.shell import builds as module
 from modelops_operator.shell.builds import Builds
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.queue import WorkQueue
+from modelops_runtime.bento import ServingRuntime
 
 from tests.apiserver import Kubectl
 
@@ -25,7 +26,12 @@ pytestmark = pytest.mark.contract
 NAMESPACE = "modelops-system"
 DIGEST = "sha256:" + "1" * 64
 BUILT = BuiltImage(
-    reference=f"registry.test/m@{DIGEST}", digest=DIGEST, lock=DIGEST, pushed=5, reused=7
+    reference=f"registry.test/m@{DIGEST}",
+    digest=DIGEST,
+    lock=DIGEST,
+    form=ServingRuntime.FAST,
+    pushed=5,
+    reused=7,
 )
 Build = Callable[[ModelImageSpec, Callable[[str, int], None]], Awaitable[BuiltImage]]
 _numbers = itertools.count()
@@ -139,7 +145,12 @@ def test_a_fast_build_is_told_in_one_write(play: Callable[[Any, Play], None]) ->
     async def scene(world: World) -> None:
         assert await world.settled()
         status = await world.status()
-        assert status["image"] == {"reference": BUILT.reference, "digest": DIGEST, "lock": DIGEST}
+        assert status["image"] == {
+            "reference": BUILT.reference,
+            "digest": DIGEST,
+            "lock": DIGEST,
+            "form": "Fast",
+        }
         assert status["bytes"] == {"pushed": 5, "reused": 7}
         assert status["observedGeneration"] == 1
         assert await world.told() == {"Ready": ("True", "Built")}

@@ -19,6 +19,7 @@ from modelops_operator.shell.execute import Executor
 from modelops_operator.shell.leader import Always
 from modelops_operator.shell.queue import TokenBucket
 from modelops_operator.shell.unwanted import UnwantedImages
+from modelops_runtime.bento import ServingRuntime
 
 from tests.apiserver import Kubectl
 from tests.shell.operating import DIGEST, configuration
@@ -49,9 +50,9 @@ def version(name: str, number: str) -> ModelVersion:
     return ModelVersion(name=name, version=number, run_id="r", source="s3://m")
 
 
-def image(name: str, number: str = "1", rebuild: str | None = None) -> dict[str, Any]:
+def image(name: str, number: str = "1", **wishes: Any) -> dict[str, Any]:
     versions = {Role.PREDICTOR: version(name, number)}
-    return wanted_image(versions, rebuild=rebuild, config=CONFIG)
+    return wanted_image(versions, config=CONFIG, **({"rebuild": None} | wishes))
 
 
 def deployment(name: str, namespace: str) -> dict[str, Any]:
@@ -131,6 +132,14 @@ def test_an_image_that_was_asked_for_anew_stays(namespace: str) -> None:
     manifest["metadata"]["annotations"] = {"modelops.dev/rebuild": "now"}
     asyncio.run(_create(manifest, once, anew, other))
     assert asyncio.run(_left(Follower(a="1"))) == names(once, anew)
+
+
+def test_an_image_for_the_runtime_that_is_asked_for_stays(namespace: str) -> None:
+    auto, asked = image("a"), image("a", profile=ServingRuntime.PYFUNC)
+    manifest = deployment("a", namespace)
+    manifest["spec"]["serving"] = {"runtime": "Pyfunc"}
+    asyncio.run(_create(manifest, auto, asked))
+    assert asyncio.run(_left(Follower(a="1"))) == names(asked)
 
 
 def test_a_young_image_is_not_judged(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:

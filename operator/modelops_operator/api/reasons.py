@@ -66,6 +66,8 @@ class Reason(StrEnum):
     """Nothing can be built before the models are resolved."""
     MODEL_INVALID = "ModelInvalid"
     """A model's files are not what its flavor says, or hold a pickle."""
+    FAST_FORM_MISSING = "FastFormMissing"
+    """Only fast forms are to serve, and a model has none."""
     REQUIREMENT_REJECTED = "RequirementRejected"
     """A model asks for something that is never installed: a URL, a path, an index option."""
     REQUIREMENTS_UNRESOLVABLE = "RequirementsUnresolvable"

@@ -15,6 +15,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+from modelops_runtime.bento import ServingRuntime
 from pydantic import (
     ConfigDict,
     Field,
@@ -213,6 +214,12 @@ class Serving(Fields):
     """Number of pods, 1 if not given; `kubectl scale` and autoscalers change it."""
     resources: Resources | None = None
     """Processor time and memory of each pod."""
+    runtime: ServingRuntime = ServingRuntime.AUTO
+    """How the predictor is served. Fast: from its compiled form, in a lean image that runs no code
+    of the model's; a model without one is refused. Pyfunc: through MLflow, in an image with all
+    that the model requires; code that came with the model runs in the pod, and a model that is a
+    pickle is executed as it is loaded. Auto, if not given: Fast where the model has a compiled
+    form, else Pyfunc."""
 
 
 _WARN_WITHIN_ALERT = (
@@ -345,6 +352,12 @@ class DeployedRuntime(Lenient):
 
     version: Figure
     """Version of the serving runtime. It changes with the models only, or on request."""
+    profile: Figure | None = None
+    """The spec.serving.runtime that the image was built for; absent for Auto."""
+    form: Figure | None = None
+    """How the image serves the predictor: Fast or Pyfunc."""
+    message: Text | None = None
+    """Why it is not served Fast."""
 
 
 class Window(Lenient):
@@ -564,6 +577,9 @@ class ImageRuntime(Fields):
         str, StringConstraints(min_length=1, max_length=64, pattern=r"^[0-9][0-9A-Za-z.+!-]*$")
     ]
     """Version of the serving runtime."""
+    profile: ServingRuntime = ServingRuntime.AUTO
+    """How the predictor is served: Fast, Pyfunc, or Auto if not given, see
+    modeldeployment.spec.serving.runtime."""
 
 
 _REPOSITORY = (
@@ -656,6 +672,8 @@ class BuiltImage(Lenient):
     """Digest of the image's manifest."""
     lock: Short | None = None
     """Digest over the locked requirements: images that share it have the same libraries."""
+    form: Figure | None = None
+    """How it serves the predictor: Fast or Pyfunc."""
 
 
 class Transfer(Lenient):

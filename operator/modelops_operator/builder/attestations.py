@@ -52,6 +52,9 @@ def sbom(contents: Contents) -> dict[str, Any]:
                 "name": contents.spec.repository,
                 "version": contents.digest,
                 "hashes": _hashes(contents.digest),
+                "properties": [
+                    {"name": "modelops.dev/profile", "value": str(contents.spec.runtime.profile)}
+                ],
             },
             "tools": {"components": [_tool()]},
         },
@@ -93,6 +96,7 @@ def provenance(contents: Contents) -> dict[str, Any]:
             "python": spec.python,
             "platforms": list(spec.platforms),
             "runtime": spec.runtime.version,
+            "profile": str(spec.runtime.profile),
             "lock": contents.lock.digest,
         },
         "resolvedDependencies": [

@@ -1,7 +1,6 @@
 """From model versions to a pushed image: the builder as the shell uses it."""
 
 import asyncio
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -11,11 +10,13 @@ from typing import Final, Self
 
 import httpx
 from modelops_runtime import bento
+from modelops_runtime.bento import ServingRuntime
 
 from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import INDEX, Blob, sha256
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import OperatorConfig
+from modelops_operator.api.facts import Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel, ModelImageSpec
 from modelops_operator.builder.attestations import (
@@ -29,7 +30,7 @@ from modelops_operator.builder.attestations import (
 from modelops_operator.builder.bundle import Bundle, read_bundle
 from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
-from modelops_operator.builder.failures import BuildError, broken, first_failure
+from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.image import Image, Repository, canonical, index, publish
 from modelops_operator.builder.layers import Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
@@ -57,6 +58,8 @@ class BuiltImage:
     digest: str
     lock: str
     """Digest of the lock: images that share it have the same libraries."""
+    form: ServingRuntime
+    """How it serves the predictor: Fast or Pyfunc."""
     pushed: int = field(compare=False)
     """Bytes that were sent."""
     reused: int = field(compare=False)
@@ -89,16 +92,11 @@ class Builder:
             site = await self._opened()
             async with scratch_folder() as folder:
                 return await _Build(site, spec, folder, Transfer(progress)).run()
-        except (BuildError, RegistryError, ExceptionGroup) as error:
+        except (BuildError, RegistryError, OSError, ExceptionGroup) as error:
             failure = first_failure(error)
             if isinstance(failure, BuildError):
                 raise failure from error
             raise BuildError(failure.failure) from error
-        except OSError as error:
-            raise broken(
-                Reason.BUILD_FAILED,
-                f"the builder cannot work in {tempfile.gettempdir()}: {error}; give it more disk",
-            ) from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -202,7 +200,7 @@ class _Build:
     async def _fetch_one(self, model: ImageModel) -> FetchedModel:
         folder = self._folder / "models" / model.role
         await asyncio.to_thread(folder.mkdir, parents=True)
-        return await fetch(model, self._spec.tracking_uri, folder)
+        return await fetch(model, self._spec.tracking_uri, folder, self._spec.runtime.profile)
 
     async def _lock(self, bundle: Bundle, models: Sequence[FetchedModel], target: Target) -> Lock:
         heavy = [model for model in models if not model.fast]
@@ -276,6 +274,7 @@ class _Build:
             version=self._predictor.version,
             python=self._spec.python,
             models={str(model.role): f"{model.name}/{model.version}" for model in self._models()},
+            runtime=self._spec.runtime.profile,
         )
         return [Entry.of(f"{BENTO}/{path}", content) for path, content in files.items()]
 
@@ -296,7 +295,10 @@ class _Build:
             f"modelops.dev/{model.role}": f"{model.name}/{model.version}"
             for model in self._models()
         }
-        return models | {
+        # As in the Bento, nothing is said of Auto.
+        profile = self._spec.runtime.profile
+        said = {} if profile is ServingRuntime.AUTO else {"modelops.dev/profile": str(profile)}
+        return (models | said) | {
             "modelops.dev/lock": lock,
             "modelops.dev/runtime": self._spec.runtime.version,
             "modelops.dev/run": self._predictor.run_id,
@@ -368,6 +370,7 @@ class _Build:
             reference=f"{self._spec.repository}@{digest}",
             digest=digest,
             lock=lock,
+            form=ServingRuntime.FAST if _predictor(models).fast else ServingRuntime.PYFUNC,
             pushed=self._transfer.pushed,
             reused=self._transfer.reused,
         )
@@ -406,6 +409,10 @@ class _Variant:
     @property
     def digest(self) -> str:
         return sha256(self.manifest)
+
+
+def _predictor(models: Iterable[FetchedModel]) -> FetchedModel:
+    return next(model for model in models if model.model.role is Role.PREDICTOR)
 
 
 def _entries(model: FetchedModel) -> Sequence[Entry]:

@@ -1,5 +1,6 @@
 """How a build fails: with a reason and a sentence for the person who reads the condition."""
 
+import tempfile
 from typing import Self
 
 from modelops_operator.adapters.registry_errors import RegistryError
@@ -37,11 +38,17 @@ def passing(reason: Reason, message: str, log: str = "") -> BuildError:
 def first_failure(error: Exception) -> BuildError | RegistryError:
     """Find what a person should hear of in the errors of tasks that ran side by side.
 
-    What only a person can mend comes before what may pass. Raises the error itself when it holds
-    anything but failures: then the fault is ours.
+    What only a person can mend comes before what may pass. An error of the system's is one of the
+    disk: what is spoken to has errors of its own. Raises the error itself when it holds anything
+    else: then the fault is ours.
     """
     if isinstance(error, BuildError | RegistryError):
         return error
+    if isinstance(error, OSError):
+        return broken(
+            Reason.BUILD_FAILED,
+            f"the builder cannot work in {tempfile.gettempdir()}: {error}; give it more disk",
+        )
     if not isinstance(error, ExceptionGroup):
         raise error
     failures = [first_failure(part) for part in error.exceptions]

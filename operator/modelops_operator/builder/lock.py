@@ -26,6 +26,7 @@ from modelops_operator.builder.target import Target
 
 LOG_LINES: Final = 40
 """Lines of uv's words that are kept when it fails."""
+_DENIED: Final = ("401 unauthorized", "403 forbidden")
 _UNREACHABLE: Final = (
     "error sending request",
     "failed to fetch",
@@ -209,6 +210,7 @@ async def _run(command: list[str], *, cwd: str, ca_bundle: Path | None) -> None:
 _FRAME: Final = "\N{MULTIPLICATION SIGN}╰─▶│├ "  # what uv draws around its words
 _PASSED_ON: Final = {
     *("HOME", "PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "UV_CACHE_DIR", "UV_FIND_LINKS"),
+    *("UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "NETRC"),
 }
 
@@ -218,17 +220,18 @@ def _resolution_failed(output: str) -> BuildError:
     log = "\n".join(lines[-LOG_LINES:])
     told = " ".join(line.lstrip(_FRAME) for line in lines)[:1500]
     lowered = told.lower()
+    # First: to uv a package is not there when its index keeps it from us.
+    if any(sign in lowered for sign in _DENIED):
+        return broken(
+            Reason.PACKAGE_INDEX_DENIED,
+            f"the package index refuses us: {told}; check the index's credentials",
+            log,
+        )
     if "no solution found" in lowered:
         return broken(
             Reason.REQUIREMENTS_UNRESOLVABLE,
             f"the models' requirements cannot be met with wheels: {told}; log the model again with "
             "requirements that fit together",
-            log,
-        )
-    if "401" in told or "403" in told or "unauthorized" in lowered:
-        return broken(
-            Reason.PACKAGE_INDEX_DENIED,
-            f"the package index refuses us: {told}; check the index's credentials",
             log,
         )
     if any(sign in lowered for sign in _UNREACHABLE):

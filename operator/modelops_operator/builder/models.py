@@ -1,10 +1,12 @@
 """Fetches the files of model versions from MLflow, and executes none of them.
 
 Where a model has our flavor, only its files are fetched, checked against their digests, and a
-pickle among them is refused; of any other model the whole folder is taken as it is.
+pickle among them is refused; of any other model the whole folder is taken as it is, and so it is
+of a predictor that is to be served through MLflow.
 """
 
 import asyncio
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +19,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from modelops_runtime import flavor
+from modelops_runtime.bento import ServingRuntime
+from modelops_runtime.signature import SignatureError, read_signature
+from requests import RequestException
 
+from modelops_operator.api.facts import Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel
 from modelops_operator.builder.failures import BuildError, broken, passing
@@ -41,7 +47,7 @@ class FetchedModel:
     model: ImageModel
     folder: Path
     fast: bool
-    """It has our flavor: no library but the runtime's is needed to serve it."""
+    """It is served by our flavor: no library but the runtime's is needed."""
 
     @property
     def title(self) -> str:
@@ -75,18 +81,25 @@ def title(model: ImageModel) -> str:
     return f"model {model.name} version {model.version}"
 
 
-async def fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
-    """Bring a model version into `folder`, which must be empty.
+async def fetch(
+    model: ImageModel,
+    tracking_uri: str,
+    folder: Path,
+    runtime: ServingRuntime = ServingRuntime.AUTO,
+) -> FetchedModel:
+    """Bring what `runtime` needs of a model version into `folder`, which must be empty.
 
-    Raises BuildError when MLflow does not have it, does not give it, or it is not what its flavor
-    says.
+    Raises BuildError when MLflow does not have it, does not give it, it is not what its flavor
+    says, or it has no flavor where the runtime is Fast.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    return await asyncio.to_thread(_fetch, model, tracking_uri, folder)
+    return await asyncio.to_thread(_fetch, model, tracking_uri, folder, runtime)
 
 
-def _fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
+def _fetch(
+    model: ImageModel, tracking_uri: str, folder: Path, runtime: ServingRuntime
+) -> FetchedModel:
     try:
         repository = _artifacts(model, tracking_uri)
         found = {info.path for info in repository.list_artifacts("")}
@@ -94,16 +107,23 @@ def _fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
             raise _no_artifact(model, f"there is no {MLMODEL} among {sorted(found)[:10]}")
         if flavor.DATA in found:
             repository.download_artifacts(MLMODEL, str(folder))
-            if _has_flavor(model, folder):
-                repository.download_artifacts(flavor.DATA, str(folder))
-                _verify(model, folder)
-                return FetchedModel(model, folder, fast=True)
-        repository.download_artifacts("", str(folder))
+        flavored = flavor.DATA in found and _has_flavor(model, folder)
+        if runtime is ServingRuntime.FAST and not flavored:
+            raise _no_fast_form(model)
+        through_mlflow = runtime is ServingRuntime.PYFUNC and model.role is Role.PREDICTOR
+        fast = flavored and not through_mlflow
+        repository.download_artifacts(flavor.DATA if fast else "", str(folder))
+        if flavored:
+            _verify(model, folder)
+        if not fast and model.role is Role.PREDICTOR:
+            read_signature(folder)
+    except SignatureError as error:
+        raise _invalid(model, f"tells no inputs: {error}") from error
     except MlflowException as error:
         raise _failed(model, tracking_uri, error) from error
-    except OSError as error:  # what `requests` raises too
+    except RequestException as error:
         raise _unreachable(model, tracking_uri, error) from error
-    return FetchedModel(model, folder, fast=False)
+    return FetchedModel(model, folder, fast=fast)
 
 
 def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
@@ -150,6 +170,10 @@ def _verify(model: ImageModel, folder: Path) -> None:
 def _failed(model: ImageModel, tracking_uri: str, error: MlflowException) -> BuildError:
     if error.error_code in _MISSING:
         return _no_artifact(model, str(error))
+    if error.error_code == "INVALID_PARAMETER_VALUE":
+        return _invalid(model, f"holds a file whose name is not taken: {_short(error)}")
+    if (full := os.strerror(errno.ENOSPC)) in str(error):
+        raise OSError(errno.ENOSPC, full) from error
     if error.error_code in _DENIED or " 401" in str(error) or " 403" in str(error):
         return broken(
             Reason.REGISTRY_DENIED,
@@ -171,6 +195,15 @@ def _no_artifact(model: ImageModel, why: str) -> BuildError:
     return broken(
         Reason.ARTIFACT_NOT_FOUND,
         f"{title(model)} has no files that can be used: {why[:500]}. Log and register it again",
+    )
+
+
+def _no_fast_form(model: ImageModel) -> BuildError:
+    return broken(
+        Reason.FAST_FORM_MISSING,
+        f"{title(model)} has no fast form (the flavor {flavor.FLAVOR}), and with runtime Fast "
+        "nothing else is served: register it with modelops_training, or set spec.serving.runtime "
+        "(--runtime) to Auto or Pyfunc",
     )
 
 

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from modelops_operator.adapters.registry_retry import LONGEST_PAUSE, pause
 from modelops_operator.api.reasons import Reason
 from modelops_operator.builder.bytecode import Compiler, cache_name, same_version
 from modelops_operator.builder.failures import BuildError, broken, passing
@@ -31,6 +32,8 @@ PREFIX: Final = "opt/venv"
 INTERPRETER: Final = f"/{PREFIX}/bin/python3"
 LARGEST_WHEEL: Final = 16 * 1024**3
 """Bytes, unpacked: more than any real wheel has, and less than a zip bomb."""
+LARGEST_SOURCE: Final = 64 * 1024**2
+"""Bytes of a file that is held in memory as a whole: modules, scripts and metadata."""
 ATTEMPTS: Final = 4
 DOWNLOADS: Final = 8
 _SCRIPT: Final = """\
@@ -95,13 +98,11 @@ class WheelStore:
         for attempt in range(ATTEMPTS):
             try:
                 found = await self._stream(wheel, partial_path)
-            except (httpx.TransportError, BuildError) as error:
-                last = attempt == ATTEMPTS - 1
-                if isinstance(error, BuildError) and (error.failure.permanent or last):
-                    raise
-                if last:
-                    raise _unreachable(wheel, str(error) or type(error).__name__) from error
-                await asyncio.sleep(0.3 * 2**attempt)
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                seconds = pause(attempt, _asked(error))
+                if attempt == ATTEMPTS - 1 or seconds > LONGEST_PAUSE:
+                    raise _unreachable(wheel, error) from error
+                await asyncio.sleep(seconds)
                 continue
             if found != wheel.sha256:
                 partial_path.unlink()
@@ -127,8 +128,7 @@ class WheelStore:
                     Reason.PACKAGE_CORRUPT,
                     f"{wheel.filename}: the package index does not have it any more",
                 )
-            if response.is_error:
-                raise _unreachable(wheel, f"it answers {response.status_code}")
+            response.raise_for_status()
             with path.open("wb") as file:
                 async for piece in response.aiter_bytes():
                     hasher.update(piece)
@@ -136,8 +136,18 @@ class WheelStore:
         return hasher.hexdigest()
 
 
-def _unreachable(wheel: LockedWheel, cause: str) -> BuildError:
+def _asked(error: Exception) -> str:
+    """Give what the index wants as `Retry-After`; empty for what is no answer."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return ""
+    return str(error.response.headers.get("retry-after", ""))
+
+
+def _unreachable(wheel: LockedWheel, error: Exception) -> BuildError:
     host = urlsplit(wheel.url).netloc.rpartition("@")[2]
+    cause = str(error) or type(error).__name__
+    if isinstance(error, httpx.HTTPStatusError):
+        cause = f"it answers {error.response.status_code}"
     return passing(
         Reason.PACKAGE_INDEX_UNREACHABLE,
         f"{wheel.filename}: cannot be fetched from {host} ({cause}); check the proxy, "
@@ -231,7 +241,7 @@ class _Installation:
         if "/__pycache__/" in f"/{info.filename}":
             return  # made by whoever built the wheel, for whatever path; ours is made below
         if info.filename.startswith(f"{self._data}/scripts/"):
-            content = self._archive.read(info)
+            content = self._read(info)
             if content.startswith(b"#!python"):
                 _, newline, rest = content.partition(b"\n")
                 content = f"#!{INTERPRETER}".encode() + newline + rest
@@ -239,12 +249,16 @@ class _Installation:
             return
         executable = bool((info.external_attr >> 16) & 0o111)
         record = self._records.get(info.filename, f",{info.file_size}")
+        if record.rpartition(",")[2] not in {"", str(info.file_size)}:
+            raise _refused(self._wheel, f"holds {info.filename!r}, of another size than it says")
         self._written.append(f"{self._quoted(path)},{record}")
         if not path.endswith(".py"):
             opener = partial(_Member, self._archive, info, self._wheel)
             yield Entry(path, info.file_size, opener, executable)
             return
-        source = self._archive.read(info)
+        source = self._read(info)
+        if record.startswith("sha256=") and record.partition(",")[0] != _record_hash(source):
+            raise _refused(self._wheel, f"holds {info.filename!r}, with another hash than it says")
         yield Entry.of(path, source, executable=executable)
         yield from self._bytecode(path, source)
 
@@ -270,7 +284,7 @@ class _Installation:
             return
         parser = configparser.ConfigParser(delimiters=("=",), interpolation=None, strict=False)
         parser.optionxform = str  # type: ignore[assignment,method-assign] # names have cases
-        parser.read_string(self._archive.read(info).decode())
+        parser.read_string(self._read(info).decode())
         for section in ("console_scripts", "gui_scripts"):
             for name, value in parser.items(section) if parser.has_section(section) else ():
                 match = _ENTRY_POINT.fullmatch(value.strip())
@@ -329,8 +343,13 @@ class _Installation:
         info = self._members.get(f"{self._info}/RECORD")
         if info is None:
             raise _refused(self._wheel, "has no RECORD")
-        rows = (line.rsplit(",", 2) for line in self._archive.read(info).decode().splitlines())
+        rows = (line.rsplit(",", 2) for line in self._read(info).decode().splitlines())
         return {row[0].strip('"'): f"{row[1]},{row[2]}" for row in rows if len(row) == 3}
+
+    def _read(self, info: zipfile.ZipInfo) -> bytes:
+        if info.file_size > LARGEST_SOURCE:
+            raise _refused(self._wheel, f"holds {info.filename!r}, which is larger than any source")
+        return self._archive.read(info)
 
     def _own(self, path: str, content: bytes, *, executable: bool = False) -> Entry:
         """Make a file whose content is ours, and note it in the RECORD."""

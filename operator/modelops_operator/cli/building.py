@@ -8,6 +8,7 @@ from typing import Final
 
 import orjson
 from modelops_runtime import flavor
+from modelops_runtime.bento import ServingRuntime
 
 from modelops_operator.adapters.image_folder import ImageFolder
 from modelops_operator.adapters.image_store import ImageStore
@@ -152,6 +153,7 @@ class Order:
 
     config: OperatorConfig
     models: Mapping[Role, ModelVersion]
+    runtime: ServingRuntime
     push: str
     """Registry and repository to push it to; empty to write it into `output`."""
     tag: str
@@ -182,7 +184,7 @@ async def build(order: Order, progress: Report) -> Outcome:
     config = order.config
     store = None if order.push else ImageFolder(order.cache, FOLDER_HOST)
     place = order.push or f"{FOLDER_HOST}/{sanitized(order.models[Role.PREDICTOR].name)}"
-    wanted = wanted_image(order.models, rebuild=None, config=config)["spec"]
+    wanted = wanted_image(order.models, rebuild=None, config=config, profile=order.runtime)["spec"]
     spec = ModelImageSpec.model_validate({**wanted, "repository": place})
     tag = order.tag or order.models[Role.PREDICTOR].version
     async with Builder(config, store) as builder:

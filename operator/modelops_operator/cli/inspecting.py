@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from modelops_runtime.bento import ServingRuntime
+
 from modelops_operator.adapters.image_signatures import TrustedKey, verify
 from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Reference
@@ -34,6 +36,8 @@ class Description:
     """The MLflow run of the predictor."""
     runtime: str
     """Version of the serving runtime."""
+    profile: str
+    """How it serves the predictor: Auto, Fast or Pyfunc."""
     lock: str
     base: str
     layers: Sequence[tuple[str, int]]
@@ -83,6 +87,7 @@ async def describe(
         models={role: labels[f"{OURS}{role}"] for role in Role if f"{OURS}{role}" in labels},
         run=labels.get(f"{OURS}run", ""),
         runtime=labels.get(f"{OURS}runtime", ""),
+        profile=labels.get(f"{OURS}profile", ServingRuntime.AUTO),
         lock=labels.get(f"{OURS}lock", ""),
         base=f"{labels.get(f'{BASE}name', '')}@{labels.get(f'{BASE}digest', '')}",
         layers=await layers_of(store, reference.repository, manifest),

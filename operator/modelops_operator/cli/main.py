@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from modelops_runtime.bento import ServingRuntime
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import (
@@ -109,6 +110,14 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder with the serving runtime; by default of the builder's image, or this checkout.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice([str(each) for each in ServingRuntime]),
+    default=str(ServingRuntime.AUTO),
+    show_default=True,
+    help="How the predictor is served: Fast from its compiled form, Pyfunc through MLflow with all "
+    "that it requires, Auto as Fast where there is a compiled form.",
+)
 @click.option("--attest", is_flag=True, help="Attach a bill of materials and the provenance.")
 @click.option(
     "--key",
@@ -141,6 +150,7 @@ def build(**options: Any) -> None:
             "reference": outcome.reference,
             "digest": built.digest,
             "lock": built.lock,
+            "form": built.form,
             "layers": [{"content": content, "size": size} for content, size in outcome.layers],
             "pushed": built.pushed,
             "reused": built.reused,
@@ -154,7 +164,7 @@ def build(**options: Any) -> None:
         f"{_size(outcome.built.pushed)} new, {_size(outcome.built.reused)} reused; "
         f"{outcome.seconds:.1f} s"
     )
-    click.echo(f"{outcome.reference}\n{outcome.built.digest}")
+    click.echo(f"serves {outcome.built.form}\n{outcome.reference}\n{outcome.built.digest}")
 
 
 async def _build(
@@ -171,6 +181,7 @@ async def _build(
     order = building.Order(
         config=config.model_copy(update={"builder": builder}),
         models=await building.resolve(arguments, config.mlflow.tracking_uri),
+        runtime=ServingRuntime(options["runtime"]),
         push=place,
         tag=tag,
         output=options["output"] or Path(),
@@ -360,7 +371,7 @@ def _show(description: Description) -> None:
             for role, model in description.models.items()
         },
         "run": description.run,
-        "runtime": description.runtime,
+        "runtime": f"{description.runtime} ({description.profile})",
         "lock": description.lock,
         "base": description.base,
         "builder": description.builder or "not attested",

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from modelops_runtime.bento import ServingRuntime
+
 from modelops_operator.api.conditions import Condition, ConditionType
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Failure, ModelVersion, Role
@@ -18,7 +20,11 @@ NAME_LENGTH = 50
 
 
 def wanted_image(
-    versions: Mapping[Role, ModelVersion], *, rebuild: str | None, config: OperatorConfig
+    versions: Mapping[Role, ModelVersion],
+    *,
+    rebuild: str | None,
+    config: OperatorConfig,
+    profile: ServingRuntime = ServingRuntime.AUTO,
 ) -> dict[str, Any]:
     """Give the ModelImage that serves these model versions.
 
@@ -40,7 +46,11 @@ def wanted_image(
         ],
         "trackingUri": config.mlflow.tracking_uri,
         "repository": "/".join(filter(None, (config.registry.host, config.registry.prefix, slug))),
-        "runtime": {"version": config.runtime.version},
+        "runtime": {
+            "version": config.runtime.version,
+            # Left out of the name, which is then what it was before there was a choice.
+            **({} if profile is ServingRuntime.AUTO else {"profile": str(profile)}),
+        },
         "python": config.builder.python,
         "platforms": list(config.builder.platforms),
         "base": config.builder.bases[config.builder.python],
@@ -78,6 +88,8 @@ def built_release(
         reference=built["reference"],
         lock=built.get("lock") or "",
         runtime=image["spec"]["runtime"]["version"],
+        profile=image["spec"]["runtime"].get("profile") or ServingRuntime.AUTO,
+        form=built.get("form") or "",
         rebuild=image["spec"].get("rebuild"),
     )
 

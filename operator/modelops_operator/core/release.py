@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from modelops_runtime.bento import ServingRuntime
+
 from modelops_operator.api.facts import Role
 from modelops_operator.core.state import Manifest
 
@@ -68,6 +70,10 @@ class Release:
     """Digest of the lock that the image was built from; empty when unknown."""
     runtime: str
     """Version of the serving runtime in the image; empty when unknown."""
+    profile: str = ServingRuntime.AUTO
+    """The `spec.serving.runtime` that the image was built for."""
+    form: str = ""
+    """How the image serves the predictor, Fast or Pyfunc; empty when unknown."""
     rebuild: str | None = None
     """Value of the wish `modelops.dev/rebuild` that this image was built for."""
 
@@ -76,9 +82,9 @@ class Release:
         """Which model versions are served."""
         return frozenset(model.content for model in self.models)
 
-    def serves(self, models: Iterable[ReleasedModel]) -> bool:
-        """Whether these are the model versions that are served, whichever way they are named."""
-        return self.content == {model.content for model in models}
+    def serves(self, models: Iterable[ReleasedModel], profile: str) -> bool:
+        """Whether these model versions, however they are named, are served in this way."""
+        return self.profile == profile and self.content == {model.content for model in models}
 
     @property
     def revision(self) -> str:
@@ -95,12 +101,39 @@ class Release:
         """Write the image as `status.image` shows it."""
         return {"reference": self.reference, **({"lock": self.lock} if self.lock else {})}
 
+    def runtimes(self) -> dict[str, str]:
+        """Write the serving runtime as `status.runtime` shows it; empty when unknown."""
+        if not self.runtime:
+            return {}
+        return {
+            "version": self.runtime,
+            **self._way(),
+            **({"message": self._why()} if self.form == ServingRuntime.PYFUNC else {}),
+        }
+
+    def _way(self) -> dict[str, str]:
+        return {
+            **({} if self.profile == ServingRuntime.AUTO else {"profile": self.profile}),
+            **({"form": self.form} if self.form else {}),
+        }
+
+    def _why(self) -> str:
+        """Tell why the predictor is not served from a compiled form."""
+        if self.profile == ServingRuntime.PYFUNC:
+            return "spec.serving.runtime is Pyfunc"
+        predictor = next(model for model in self.models if model.role is Role.PREDICTOR)
+        return (
+            f"{predictor.name} {predictor.version} has no fast form: register it with"
+            " modelops_training"
+        )
+
     def to_json(self) -> str:
         """Write the release as the Deployment's annotation carries it."""
         release = {
             "models": [model.to_dict() for model in self.models],
             "image": self.image(),
             "runtime": self.runtime,
+            **self._way(),
             "revision": self.revision,
             **({} if self.rebuild is None else {"rebuild": self.rebuild}),
         }
@@ -116,6 +149,8 @@ class Release:
                 reference=str(data["image"]["reference"]),
                 lock=str(data["image"].get("lock", "")),
                 runtime=str(data["runtime"]),
+                profile=str(data.get("profile", ServingRuntime.AUTO)),
+                form=str(data.get("form", "")),
                 rebuild=data.get("rebuild"),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -164,12 +199,15 @@ def _from_status(status: Manifest, images: Mapping[str, Manifest]) -> Release | 
         return None
     if not models:
         return None
+    runtime = status.get("runtime") or {}
     built = next((image for image in images.values() if built_reference(image) == reference), {})
     return Release(
         models=models,
         reference=reference,
         lock=status["image"].get("lock") or "",
-        runtime=(status.get("runtime") or {}).get("version") or "",
+        runtime=runtime.get("version") or "",
+        profile=runtime.get("profile") or ServingRuntime.AUTO,
+        form=runtime.get("form") or "",
         rebuild=built.get("spec", {}).get("rebuild"),
     )
 

@@ -65,8 +65,13 @@ class Scene:
         return self.previous.get("handledRequests") or {}
 
     def serves(self, spec: ModelDeploymentSpec) -> bool:
-        """Whether what runs was released for the models that the spec names."""
-        return self.running is not None and serves_references(self.running, spec.models.by_role())
+        """Whether what runs was released for the models and the runtime that the spec names."""
+        running = self.running
+        return (
+            running is not None
+            and running.profile == spec.serving.runtime
+            and serves_references(running, spec.models.by_role())
+        )
 
     def former(self, type_: ConditionType) -> Mapping[str, Any]:
         """Give a condition as it was written last; empty if it was not."""

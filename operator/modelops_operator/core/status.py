@@ -57,6 +57,6 @@ def _running(release: Release | None) -> dict[str, Any]:
         return {}
     return {
         "image": release.image(),
-        "runtime": {"version": release.runtime} if release.runtime else {},
+        "runtime": release.runtimes(),
         "revision": release.revision,
     }

@@ -44,16 +44,16 @@ def choose_target(
             return Target(finding=running_image(scene.running), release=scene.running)
         return _meanwhile(scene, desired.spec, waiting_for_models())
     models = released_models(desired.spec.models.by_role(), resolution.versions)
-    rebuild = pending_rebuild(scene, desired)
+    profile, rebuild = desired.spec.serving.runtime, pending_rebuild(scene, desired)
     settled = rebuild is None and not _rebased(scene, config)
-    if scene.running is not None and settled and scene.running.serves(models):
+    if scene.running is not None and settled and scene.running.serves(models, profile):
         # An upgrade of the operator must restart nothing: runtime and base image stay, too.
         release = replace(scene.running, models=models)
         return Target(finding=running_image(release), release=release)
     hindrance = missing_base(config)
     if hindrance is not None:
         return _meanwhile(scene, desired.spec, hindrance)
-    image = wanted_image(resolution.versions, rebuild=rebuild, config=config)
+    image = wanted_image(resolution.versions, rebuild=rebuild, config=config, profile=profile)
     live = scene.observed.images.get(image["metadata"]["name"])
     finding = image_finding(image, live, scene.observed.write_failures.get(image_ref(image)))
     new = built_release(image, models, live)

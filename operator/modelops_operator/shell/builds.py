@@ -267,7 +267,12 @@ def _built_status(progress: Progress, built: BuiltImage) -> dict[str, Any]:
         step="Done",
         finishedAt=timestamp(datetime.now(UTC)),
         bytes={"pushed": built.pushed, "reused": built.reused},
-        image={"reference": built.reference, "digest": built.digest, "lock": built.lock},
+        image={
+            "reference": built.reference,
+            "digest": built.digest,
+            "lock": built.lock,
+            "form": str(built.form),
+        },
     )
 
 

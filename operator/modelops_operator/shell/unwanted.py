@@ -79,9 +79,11 @@ class UnwantedImages:
         if len(found) < len(models) or missing_base(self._config) is not None:
             predictor = desired.spec.models.predictor.name
             return running | {_name(one) for one in candidates if predictor_of(one) == predictor}
+        profile = desired.spec.serving.runtime
         rebuilds = {None, wish(desired, REBUILD), desired.status.handled_requests.get(REBUILD)}
         return running | {
-            _name(wanted_image(found, rebuild=rebuild, config=self._config)) for rebuild in rebuilds
+            _name(wanted_image(found, rebuild=rebuild, config=self._config, profile=profile))
+            for rebuild in rebuilds
         }
 
 

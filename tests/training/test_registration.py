@@ -36,12 +36,6 @@ NAMES = ("employment_drift", "employment_outlier", "employment")
 
 
 @pytest.fixture(scope="module")
-def registered(trained: Trained, server: str) -> Registration:
-    years = {year: employment([year]) for year in (2016, 2017, 2018)}
-    return register(trained, "employment", evaluation=years, tracking_uri=server)
-
-
-@pytest.fixture(scope="module")
 def client(server: str) -> MlflowClient:
     return MlflowClient(server, server)
 

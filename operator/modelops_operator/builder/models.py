@@ -13,11 +13,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import yaml
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from modelops_runtime import flavor
 
+from modelops_operator.adapters.mlflow import is_on_this_disk
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel
 from modelops_operator.builder.failures import BuildError, broken, passing
@@ -87,6 +85,9 @@ async def fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedMo
 
 
 def _fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
+    # Imported here, since it takes a second that only those who fetch should pay.
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
     try:
         repository = _artifacts(model, tracking_uri)
         found = {info.path for info in repository.list_artifacts("")}
@@ -107,6 +108,11 @@ def _fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
 
 
 def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
+    from mlflow import MlflowClient  # noqa: PLC0415 (slow, see above)
+    from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 (the same)
+        get_artifact_repository,
+    )
+
     if tracking_uri.startswith("databricks"):
         # Unity Catalog lends a short-lived credential for each version, by way of this address.
         catalog = tracking_uri.replace("databricks", "databricks-uc", 1)
@@ -116,7 +122,7 @@ def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
     address = client.get_model_version_download_uri(model.name, model.version)
     if address.startswith("models:/m-"):
         address = client.get_logged_model(address.removeprefix("models:/")).artifact_location
-    if urlsplit(address).scheme in {"", "file"}:
+    if urlsplit(address).scheme in {"", "file"} and not is_on_this_disk(tracking_uri):
         # Whoever registers a model chooses this path: it would read the builder's own files.
         raise _no_artifact(
             model,
@@ -147,7 +153,7 @@ def _verify(model: ImageModel, folder: Path) -> None:
 # --- failures ------------------------------------------------------------------------------
 
 
-def _failed(model: ImageModel, tracking_uri: str, error: MlflowException) -> BuildError:
+def _failed(model: ImageModel, tracking_uri: str, error: Any) -> BuildError:
     if error.error_code in _MISSING:
         return _no_artifact(model, str(error))
     if error.error_code in _DENIED or " 401" in str(error) or " 403" in str(error):

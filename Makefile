@@ -51,6 +51,11 @@ images: setup ## Build and push the operator's and the builder's images (REGISTR
 test: setup ## All tests: static, unit, contract, and the whole line in sandboxes of their own
 	scripts/test
 
+.PHONY: test-spark
+test-spark: setup ## The reference profile by a real Spark (needs Java, fetches 400 MB)
+	java -version 2>&1 | head -1 || apt-get install -y default-jre-headless
+	$(UV) run --frozen --no-sync --with 'pyspark>=4.1,<5' python -m pytest tests/spark
+
 .PHONY: sandbox-up sandbox-down sandbox-status
 sandbox-up: setup ## Start a whole platform here (NAME=dev)
 	$(PYTHON) -m sandbox up --name $(NAME)

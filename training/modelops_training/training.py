@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -17,7 +17,7 @@ from modelops_runtime.schema import Matrix, Schema
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from modelops_training import evaluation, inputs, outlier, parity, predictor
+from modelops_training import evaluation, inputs, outlier, parity, predictor, profiles
 from modelops_training.errors import DataError
 from modelops_training.inputs import Overrides, Task
 
@@ -88,6 +88,7 @@ def train(  # noqa: PLR0913  # named settings
     rounds: int = predictor.ROUNDS,
     outlier_quantile: float = outlier.QUANTILE,
     bins: int = DEFAULT_BINS,
+    reference: Any = None,
 ) -> Trained:
     """Train the three models on a frame; a quarter of its rows is held out to measure them.
 
@@ -96,7 +97,8 @@ def train(  # noqa: PLR0913  # named settings
     "regressor" where the target's type does not. `params` are LightGBM's, `rounds` the number of
     boosting rounds (LightGBM's `num_iterations`), `outlier_quantile` is the share of the training
     rows that the outlier detector accepts, `bins` the quantile bins per number of the drift
-    detector.
+    detector. `reference` is the whole table where the frame is only a sample of it: the drift
+    detector is made of that. It may have any size and be of Parquet files, Arrow, DuckDB or Spark.
 
     The same frame, settings and seed give the same bytes. Raises DataError for a frame that cannot
     be trained on, and ParityError when the fast form of the trees disagrees with the trees.
@@ -123,6 +125,9 @@ def train(  # noqa: PLR0913  # named settings
 
     # Scores of rows that the trees were fitted to would look surer than any to come.
     profile = Profile.fit(matrix, schema, bins, scores=_scores(answers))
+    if reference is not None:
+        whole = profiles.profile_of(reference, schema, bins)
+        profile = replace(profile, features=whole.features, rows=whole.rows)
     clock.step("drift")
 
     rows = parity.choose(frame.iloc[held], schema, seed=SPLIT_SEED)

@@ -144,13 +144,18 @@ class Spark:
     def total(self, kernel: Kernel, columns: Sequence[str], length: int) -> Counts:
         """Add up on the executors; what is not zero comes back."""
         _check(columns, self.frame.columns)
+        names = list(columns)
 
         def partition(batches: Iterator[Any]) -> Iterator[Any]:
-            counts = added(batches, kernel, length)
+            renamed = (batch.rename_columns(names) for batch in batches)
+            counts = added(renamed, kernel, length)
             (places,) = counts.nonzero()
             yield pa.RecordBatch.from_pydict({"place": places, "count": counts[places]})
 
-        chosen = self.frame.select(*(f"`{name.replace('`', '``')}`" for name in columns))
+        # By their places: Spark's own `mapInArrow` reads a dot in a name as a field of a struct.
+        chosen = self.frame.selectExpr(
+            *(f"`{name.replace('`', '``')}` AS `{place}`" for place, name in enumerate(names))
+        )
         sums = chosen.mapInArrow(partition, "place long, count long").groupBy("place").sum("count")
         counts = np.zeros(length, np.int64)
         for place, count in sums.collect():

@@ -61,6 +61,11 @@ class Trained:
                 digest.update(f"{role}/{name}:{sha256(content).hexdigest()}\n".encode())
         return digest.hexdigest()[:16]
 
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Places in the frame of the rows that the models were measured on, (n,)."""
+        return _split(_goal(self.frame, self.schema), self.schema)[1]
+
     def answers(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Predict rows: probabilities (n, classes), or values (n,). Raises DataError."""
         matrix = inputs.encode(frame, self.schema)
@@ -72,7 +77,7 @@ class Trained:
         Gives the predictor's metrics and, as `outlier_rate`, the share of outliers.
         """
         matrix = inputs.encode(frame, self.schema)
-        metrics = _scored(frame, self.schema, self.answers(frame))
+        metrics = scored(frame, self.schema, self.answers(frame))
         return {**metrics, "outlier_rate": float(self.detector.flag(matrix).mean())}
 
 
@@ -147,8 +152,9 @@ def train(  # noqa: PLR0913  # named settings
         detector=detector,
         profile=profile,
         metrics={
-            **_scored(frame.iloc[held], schema, answers),
+            **scored(frame.iloc[held], schema, answers),
             "outlier_rate": detector.reference_rate,
+            **outlier.recall(detector, matrix[held], schema),
             "parity_difference": proved,
         },
         params={
@@ -209,7 +215,8 @@ def _scores(answers: NDArray[np.float64]) -> NDArray[np.float64]:
     return answers[:, 1] if answers.shape[1] == 2 else answers.max(axis=1)
 
 
-def _scored(frame: pd.DataFrame, schema: Schema, answers: NDArray[np.float64]) -> dict[str, float]:
+def scored(frame: pd.DataFrame, schema: Schema, answers: NDArray[np.float64]) -> dict[str, float]:
+    """Compare answers with the targets in the frame, by the metrics of the schema's task."""
     if schema.output.kind == "classifier":
         return evaluation.classification(inputs.target_codes(frame, schema), answers)
     return evaluation.regression(frame[schema.output.name].to_numpy(np.float64), answers)

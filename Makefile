@@ -56,6 +56,11 @@ fuzz: setup ## Throw made-up wheels at the builder's reader (SECONDS=60)
 	$(UV) run --quiet --no-sync --with atheris==3.0.0 python tests/fuzz/wheels.py \
 		-len_control=0 -max_len=800 -max_total_time=$(or $(SECONDS),60)
 
+.PHONY: test-spark
+test-spark: setup ## The reference profile by a real Spark (needs Java, fetches 400 MB)
+	java -version 2>&1 | head -1 || apt-get install -y default-jre-headless
+	$(UV) run --frozen --no-sync --with 'pyspark>=4.1,<5' python -m pytest tests/spark
+
 .PHONY: sandbox-up sandbox-down sandbox-status
 sandbox-up: setup ## Start a whole platform here (NAME=dev)
 	$(PYTHON) -m sandbox up --name $(NAME)

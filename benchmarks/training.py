@@ -2,6 +2,7 @@
 
 Each round is a process of its own that registers at a real MLflow server. Peer: the least that
 training and logging the same predictor takes, LightGBM's `train` and `mlflow.lightgbm.log_model`.
+Then a table of the predictor beside others, on the same rows: see peers.py.
 """
 
 import argparse
@@ -13,9 +14,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from uv import find_uv_bin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.peers import PEERS
 from benchmarks.reporting import at_least, conclude, goal
 from tests.mlflow_server import running_mlflow
 
@@ -45,6 +50,8 @@ def main() -> None:
                 f"round {number}  modelops-train {ours[-1]:5.1f} s of CPU  plain {plain[-1]:5.1f} s"
             )
     metrics = json.loads(answer)["metrics"]
+    for name in PEERS:
+        show(name, peer(name))
     seconds = statistics.median(ours)
     print(f"median {seconds:.1f} s of CPU, {seconds / statistics.median(plain):.2f} of plain")
     conclude(
@@ -54,7 +61,41 @@ def main() -> None:
             at_least("AUC", metrics["auc"], 0.905),
             goal("log loss", metrics["log_loss"], 0.376),
             goal("calibration error", metrics["calibration_error"], 0.015),
+            at_least("recall of 6 sigma", metrics["outlier_recall_6_sigma"], 0.6),
+            at_least("recall of unit errors of 1000", metrics["outlier_recall_x1000"], 0.99),
+            at_least("false alarms, at least", metrics["outlier_rate"], 0.003),
+            goal("false alarms, at most", metrics["outlier_rate"], 0.008),
         ],
+    )
+
+
+def peer(name: str) -> dict[str, Any]:
+    """Train a predictor in an environment that has the libraries."""
+    program = str(Path(__file__).with_name("peers.py"))
+    outcome = subprocess.run(
+        [
+            *(find_uv_bin(), "run", "--frozen", "--no-sync", "--quiet"),
+            *("--with", "xgboost", "--with", "catboost", "python", program, name),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    )
+    found: dict[str, Any] = json.loads(outcome.stdout)
+    return found
+
+
+def show(name: str, found: dict[str, Any]) -> None:
+    """Print a line of the table."""
+    held, later = found["metrics"], found["evaluation"]
+    line = "  ".join(
+        f"{year} {one['auc']:.4f} {one['log_loss']:.4f}" for year, one in later.items()
+    )
+    print(
+        f"{name:20} {found['cpu']:6.1f} s of CPU  AUC {held['auc']:.4f}  "
+        f"log loss {held['log_loss']:.4f}  calibration {held['calibration_error']:.4f}  {line}",
+        flush=True,
     )
 
 

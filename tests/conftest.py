@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 # A time limit on an example would judge the machine, which others share.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+# Spark is 400 MB and has an environment of its own: `make test-spark`.
+collect_ignore = [] if find_spec("pyspark") else ["spark"]
 sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not installed
 
 

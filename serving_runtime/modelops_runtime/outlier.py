@@ -2,11 +2,13 @@
 
 P. C. Mahalanobis, "On the generalised distance in statistics", 1936. The distance of a row x is
 (x - mean) P (x - mean) with the precision matrix P, the inverse of a shrunk covariance. Training
-estimates them; here it takes about a microsecond a row.
+estimates them; here it takes about a microsecond a row. The long tails of incomes and the like are
+bent to logarithms before, or whatever is in them would have to pass for ordinary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import orjson
@@ -19,6 +21,25 @@ KIND: Final = "mahalanobis"
 
 class DetectorError(ValueError):
     """A detector.json that is not one; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tails:
+    """Where k inputs cease to be ordinary; infinite for a tail that is not long."""
+
+    center: NDArray[np.float64]
+    """Shape (k,)."""
+    lower: NDArray[np.float64]
+    """Shape (k,): the distance below the center from which on logarithms count, above 0."""
+    upper: NDArray[np.float64]
+    """Shape (k,): the same above it."""
+
+    def bend(self, rows: Matrix) -> Matrix:
+        """Give s (1 + ln(d/s)) for a distance d from the center beyond s, and d as it is within."""
+        off = rows - self.center
+        far, knee = np.abs(off), np.where(off < 0, self.lower, self.upper)
+        bent = np.copysign(knee * (1 + np.log(np.maximum(far / knee, 1))), off)
+        return np.where(far <= knee, off, bent) + self.center
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +58,8 @@ class Mahalanobis:
     """Rows with a larger squared distance are outliers."""
     reference_rate: float
     """Share of outliers in the reference rows."""
+    tails: Tails | None = None
+    """None where no input has long ones."""
 
     def __post_init__(self) -> None:
         k = len(self.mean)
@@ -46,12 +69,19 @@ class Mahalanobis:
         known = (self.mean, self.precision, self.impute, self.threshold, self.reference_rate)
         if not all(np.isfinite(each).all() for each in known):
             raise DetectorError("a number is not finite")
+        if self.tails is not None:
+            ends = (self.tails.center, self.tails.lower, self.tails.upper)
+            if {each.shape for each in ends} != {(k,)}:
+                raise DetectorError(f"{len(ends[0])} tails do not belong to {k} inputs")
+            if not (np.isfinite(ends[0]).all() and (ends[1] > 0).all() and (ends[2] > 0).all()):
+                raise DetectorError("a tail begins nowhere, or at its center")
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
         """Read detector.json. Raises DetectorError.
 
-        `unseen` may be left out (the code -1 is then taken as it is) and has null for numbers.
+        `unseen` may be left out (the code -1 is then taken as it is) and has null for numbers;
+        `tails` may be left out and has null for tails that are not long.
         """
         try:
             data = orjson.loads(content)
@@ -64,6 +94,7 @@ class Mahalanobis:
                 unseen=np.array(data.get("unseen") or [None] * len(impute), dtype=np.float64),
                 threshold=float(data["threshold"]),
                 reference_rate=float(data["reference_rate"]),
+                tails=_tails(data.get("tails")),
             )
         except DetectorError:
             raise
@@ -84,6 +115,7 @@ class Mahalanobis:
                 "unseen": [None if np.isnan(each) else float(each) for each in self.unseen],
                 "threshold": self.threshold,
                 "reference_rate": self.reference_rate,
+                **({} if self.tails is None else {"tails": _described(self.tails)}),
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )
@@ -96,7 +128,7 @@ class Mahalanobis:
         rows = np.where(np.isnan(matrix), self.impute, matrix)
         rows = np.where((rows == UNSEEN) & ~np.isnan(self.unseen), self.unseen, rows)
         with np.errstate(over="ignore", invalid="ignore"):
-            off = rows - self.mean
+            off = (rows if self.tails is None else self.tails.bend(rows)) - self.mean
             distance = ((off @ self.precision) * off).sum(axis=1)
         # Opposite infinities make NaN, which no threshold would catch.
         return np.where(np.isnan(distance), np.inf, distance)
@@ -104,3 +136,20 @@ class Mahalanobis:
     def flag(self, matrix: Matrix) -> NDArray[np.bool_]:
         """Say which encoded rows are outliers: shape (n, k) -> (n,)."""
         return self.score(matrix) > self.threshold
+
+
+def _tails(data: Mapping[str, Any] | None) -> Tails | None:
+    if data is None:
+        return None
+    ends = (np.array(data[name], dtype=np.float64) for name in ("lower", "upper"))
+    lower, upper = (np.where(np.isnan(end), np.inf, end) for end in ends)
+    return Tails(np.array(data["center"], dtype=np.float64), lower, upper)
+
+
+def _described(tails: Tails) -> dict[str, Any]:
+    ends = {"lower": tails.lower, "upper": tails.upper}
+    finite = {
+        name: [float(each) if np.isfinite(each) else None for each in end]
+        for name, end in ends.items()
+    }
+    return {"center": tails.center, **finite}

@@ -55,17 +55,39 @@ def test_correlated_inputs_count_together() -> None:
     assert (along, across) == (pytest.approx(1 / 0.95), pytest.approx(20))
 
 
-@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=5))
-def test_every_row_gets_a_verdict(rows: list[tuple[float, float]]) -> None:
-    correlated = detector(precision=[[2.0, -1.0], [-1.0, 1.0]])
+TAILS = {"center": [1.0, 0.0], "lower": [None, 0.5], "upper": [2.0, None]}
+
+
+@pytest.mark.parametrize(
+    ("row", "bent"),
+    [
+        ([1.0, 0.0], [1.0, 0.0]),
+        ([3.0, 700.0], [3.0, 700.0]),  # as far as the knee, and a tail that is not long
+        ([-9.0, -0.5], [-9.0, -0.5]),
+        ([1 + 2 * math.e, 0.0], [1 + 2 * 2, 0.0]),
+        ([1.0, -0.5 * math.e**3], [1.0, -0.5 * 4]),
+    ],
+)
+def test_long_tails_count_by_their_logarithm(row: list[float], bent: list[float]) -> None:
+    straight, curved = detector(unseen=None), detector(unseen=None, tails=TAILS)
+    assert curved.score(np.array([row])) == pytest.approx(straight.score(np.array([bent])))
+
+
+@pytest.mark.parametrize("tails", [None, TAILS])
+@given(rows=st.lists(st.tuples(st.floats(), st.floats()), max_size=5))
+def test_every_row_gets_a_verdict(
+    tails: dict[str, Any] | None, rows: list[tuple[float, float]]
+) -> None:
+    correlated = detector(precision=[[2.0, -1.0], [-1.0, 1.0]], tails=tails)
     scores = correlated.score(np.array(rows).reshape(-1, 2))
     assert not np.isnan(scores).any()
 
 
-def test_comes_back_from_json() -> None:
-    content = detector().to_json()
+@pytest.mark.parametrize("told", [CONTENT, CONTENT | {"tails": TAILS}])
+def test_comes_back_from_json(told: dict[str, Any]) -> None:
+    content = detector(**told).to_json()
     assert Mahalanobis.from_json(content).to_json() == content
-    assert orjson.loads(content) == CONTENT
+    assert orjson.loads(content) == told
 
 
 @pytest.mark.parametrize(
@@ -73,6 +95,9 @@ def test_comes_back_from_json() -> None:
     [
         ({"kind": "forest"}, "'forest' is not mahalanobis"),
         ({"mean": [1.0]}, "do not belong together"),
+        ({"tails": TAILS | {"center": [1.0]}}, "1 tails do not belong to 2 inputs"),
+        ({"tails": TAILS | {"upper": [0.0, None]}}, "begins nowhere, or at its center"),
+        ({"tails": {"center": [1.0, 0.0]}}, "not a detector"),
         ({"precision": [1.0, 2.0]}, "do not belong together"),
         ({"threshold": None}, "not a detector"),
         ({"mean": [None, 1.0]}, "not finite"),

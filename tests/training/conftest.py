@@ -9,7 +9,7 @@ import pytest
 # Before anything imports MLflow: tests send no usage statistics.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from modelops_training import Trained, train
+from modelops_training import Registration, Trained, register, train
 from modelops_training.data import REFERENCE_YEAR, TARGET, UNITS, YEAR, employment
 
 
@@ -63,3 +63,10 @@ def small(mixed: pd.DataFrame) -> Trained:
 def server(tracking_uri: str) -> str:
     """Address of a real MLflow server."""
     return tracking_uri
+
+
+@pytest.fixture(scope="session")
+def registered(trained: Trained, server: str) -> Registration:
+    """The employment models, measured on later years."""
+    years = {year: employment([year]) for year in (2016, 2017, 2018)}
+    return register(trained, "employment", evaluation=years, tracking_uri=server)

@@ -27,6 +27,8 @@ from modelops_training import (
 )
 from modelops_training.data import REFERENCE_YEAR, TARGET, UNITS, YEAR, YEARS, employment
 
+_RECALL = "outlier_recall_"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, or 1 after a message on stderr."""
@@ -124,6 +126,8 @@ def _train(options: argparse.Namespace) -> int:
             alias=options.alias,
             evaluation=later,
             dataset=f"employment_MA {','.join(map(str, options.years))}",
+            notes="Whether somebody in Massachusetts has work: data to try the platform with, and "
+            "nothing to decide about people by.",
             experiment=options.experiment,
             tracking_uri=options.tracking_uri,
         )
@@ -170,14 +174,16 @@ def _show(
     registration: Registration | None,
     seconds: Mapping[str, float],
 ) -> None:
-    names = [name for name in trained.metrics if name != "parity_difference"]
+    recall = {name: value for name, value in trained.metrics.items() if name.startswith(_RECALL)}
+    names = [name for name in trained.metrics if name not in {"parity_difference", *recall}]
     _print("data".ljust(20) + "".join(name.rjust(20) for name in names))
     rows = {f"{','.join(map(str, years))} held out": trained.metrics} | {
         f"{year}": metrics for year, metrics in measured.items()
     }
     for label, metrics in rows.items():
         _print(label.ljust(20) + "".join(f"{metrics[name]:.4f}".rjust(20) for name in names))
-    _print()
+    told = (f"{name.removeprefix(_RECALL)} {share:.1%}" for name, share in recall.items())
+    _print(f"outliers found, of those injected: {', '.join(told)}\n")
     if registration:
         for version in registration.versions:
             _print(f"{version.role:<12}{version.name:<28}version {version.version}")

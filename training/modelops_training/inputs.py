@@ -76,7 +76,16 @@ def records(frame: pd.DataFrame, schema: Schema) -> list[dict[str, Any]]:
 
 def texts(values: pd.Series, name: str) -> pd.Series:
     """Write a column's categories as the schema's levels are written; gaps stay gaps."""
-    return values.astype("object").map(lambda value: _text(value, name), na_action="ignore")
+    return values.astype("object").map(lambda value: text(value, name), na_action="ignore")
+
+
+def text(value: object, name: str) -> str:
+    """Name a level as the schema compares it: 3, 3.0 and "3" are the same."""
+    if isinstance(value, str | bool | np.bool_ | int | np.integer):
+        return str(value)
+    if isinstance(value, float | np.floating):
+        return str(int(value)) if float(value).is_integer() else str(float(value))
+    raise DataError(f"column {name!r} holds {value!r}; a category is text, a number or a boolean")
 
 
 def target_codes(frame: pd.DataFrame, schema: Schema) -> NDArray[np.int64]:
@@ -165,11 +174,11 @@ def _category(values: pd.Series, name: str) -> Input:
         raise DataError(f"column {name!r} holds {dtype}; turn it into numbers, days since say")
     if isinstance(dtype, pd.CategoricalDtype):
         met = set(values.dropna().unique())
-        levels = [_text(value, name) for value in dtype.categories if value in met]
+        levels = [text(value, name) for value in dtype.categories if value in met]
         if not dtype.ordered:
             levels = _sorted(levels)
     else:
-        levels = _sorted({_text(value, name) for value in values.dropna().unique()})
+        levels = _sorted({text(value, name) for value in values.dropna().unique()})
     if len(levels) > MOST_LEVELS:
         raise DataError(
             f"column {name!r} has {len(levels)} different values, {MOST_LEVELS} are the limit: an "
@@ -186,19 +195,10 @@ def _sorted(levels: "set[str] | list[str]") -> list[str]:
         return sorted(levels)
 
 
-def _text(value: object, name: str) -> str:
-    """Name a level as the schema compares it: 3, 3.0 and "3" are the same."""
-    if isinstance(value, str | bool | np.bool_ | int | np.integer):
-        return str(value)
-    if isinstance(value, float | np.floating):
-        return str(int(value)) if float(value).is_integer() else str(float(value))
-    raise DataError(f"column {name!r} holds {value!r}; a category is text, a number or a boolean")
-
-
 def _codes(values: pd.Series, column: Input) -> NDArray[np.float64]:
     table = {level: float(code) for code, level in enumerate(column.levels)}
     places, met = pd.factorize(values)
-    codes = [table.get(_text(value, column.name), UNSEEN) for value in met]
+    codes = [table.get(text(value, column.name), UNSEEN) for value in met]
     # factorize says -1 for what is missing, which picks the last entry.
     coded: NDArray[np.float64] = np.array([*codes, np.nan])[places]
     return coded

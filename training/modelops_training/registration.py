@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -14,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from modelops_runtime import flavor as runtime
 
-from modelops_training import aliases, flavor
+from modelops_training import aliases, card, flavor
 from modelops_training.errors import RegistrationError
 from modelops_training.flavor import Contents
 from modelops_training.mover import Move
@@ -62,6 +63,7 @@ def register(  # noqa: PLR0913  # named settings
     names: Mapping[str, str] | None = None,
     evaluation: Mapping[int, pd.DataFrame] | None = None,
     dataset: str | None = None,
+    notes: str = "",
     experiment: str | None = None,
     tracking_uri: str | None = None,
 ) -> Registration:
@@ -69,8 +71,9 @@ def register(  # noqa: PLR0913  # named settings
 
     The predictor is registered as `name`, the detectors as `<name>_drift` and `<name>_outlier`
     unless `names` says otherwise by role. `evaluation` maps a step (a year, say) to rows with known
-    targets; their metrics are logged under that step. `dataset` names the training data. Without
-    `tracking_uri`, MLflow's own setting counts. With `alias=None` the versions are only registered.
+    targets; their metrics are logged under that step. `dataset` names the training data, and
+    `notes` say on the model card what the model is for and what not. Without `tracking_uri`,
+    MLflow's own setting counts. With `alias=None` the versions are only registered.
 
     An alias move that an earlier run of this could not finish is finished first. Raises
     RegistrationError (AliasError for the last step) when MLflow refuses something or gives back
@@ -88,6 +91,9 @@ def register(  # noqa: PLR0913  # named settings
             tags={TRAIN_ID_TAG: trained.train_id, DIGEST_TAG: trained.data_digest},
         ) as run:
             _log_figures(trained, measured, dataset or name)
+            _log_card(
+                card.describe(trained, name, dataset=dataset or name, notes=notes, later=measured)
+            )
             models = {role: _log_model(trained, role) for role in ROLES}
         logged = time.perf_counter()
         versions = tuple(_register(trained, role, called[role], models[role]) for role in ROLES)
@@ -161,6 +167,12 @@ def _log_figures(
     for step, metrics in measured.items():
         mlflow.log_metrics({f"later_{key}": value for key, value in metrics.items()}, step=step)
     mlflow.log_input(Table(trained, dataset), context="training")
+
+
+def _log_card(described: Mapping[str, Any]) -> None:
+    with TemporaryDirectory() as folder:
+        card.write(described, Path(folder))
+        mlflow.log_artifacts(folder)
 
 
 def _log_model(trained: Trained, role: str) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -17,7 +17,7 @@ from modelops_runtime.schema import Matrix, Schema
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from modelops_training import evaluation, inputs, outlier, parity, predictor
+from modelops_training import evaluation, inputs, outlier, parity, predictor, profiles
 from modelops_training.errors import DataError
 from modelops_training.inputs import Overrides, Task
 
@@ -61,6 +61,11 @@ class Trained:
                 digest.update(f"{role}/{name}:{sha256(content).hexdigest()}\n".encode())
         return digest.hexdigest()[:16]
 
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Places in the frame of the rows that the models were measured on, (n,)."""
+        return _split(_goal(self.frame, self.schema), self.schema)[1]
+
     def answers(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Predict rows: probabilities (n, classes), or values (n,). Raises DataError."""
         matrix = inputs.encode(frame, self.schema)
@@ -72,7 +77,7 @@ class Trained:
         Gives the predictor's metrics and, as `outlier_rate`, the share of outliers.
         """
         matrix = inputs.encode(frame, self.schema)
-        metrics = _scored(frame, self.schema, self.answers(frame))
+        metrics = scored(frame, self.schema, self.answers(frame))
         return {**metrics, "outlier_rate": float(self.detector.flag(matrix).mean())}
 
 
@@ -88,6 +93,7 @@ def train(  # noqa: PLR0913  # named settings
     rounds: int = predictor.ROUNDS,
     outlier_quantile: float = outlier.QUANTILE,
     bins: int = DEFAULT_BINS,
+    reference: Any = None,
 ) -> Trained:
     """Train the three models on a frame; a quarter of its rows is held out to measure them.
 
@@ -96,7 +102,8 @@ def train(  # noqa: PLR0913  # named settings
     "regressor" where the target's type does not. `params` are LightGBM's, `rounds` the number of
     boosting rounds (LightGBM's `num_iterations`), `outlier_quantile` is the share of the training
     rows that the outlier detector accepts, `bins` the quantile bins per number of the drift
-    detector.
+    detector. `reference` is the whole table where the frame is only a sample of it: the drift
+    detector is made of that. It may have any size and be of Parquet files, Arrow, DuckDB or Spark.
 
     The same frame, settings and seed give the same bytes. Raises DataError for a frame that cannot
     be trained on, and ParityError when the fast form of the trees disagrees with the trees.
@@ -123,6 +130,9 @@ def train(  # noqa: PLR0913  # named settings
 
     # Scores of rows that the trees were fitted to would look surer than any to come.
     profile = Profile.fit(matrix, schema, bins, scores=_scores(answers))
+    if reference is not None:
+        whole = profiles.profile_of(reference, schema, bins)
+        profile = replace(profile, features=whole.features, rows=whole.rows)
     clock.step("drift")
 
     rows = parity.choose(frame.iloc[held], schema, seed=SPLIT_SEED)
@@ -142,8 +152,9 @@ def train(  # noqa: PLR0913  # named settings
         detector=detector,
         profile=profile,
         metrics={
-            **_scored(frame.iloc[held], schema, answers),
+            **scored(frame.iloc[held], schema, answers),
             "outlier_rate": detector.reference_rate,
+            **outlier.recall(detector, matrix[held], schema),
             "parity_difference": proved,
         },
         params={
@@ -204,7 +215,8 @@ def _scores(answers: NDArray[np.float64]) -> NDArray[np.float64]:
     return answers[:, 1] if answers.shape[1] == 2 else answers.max(axis=1)
 
 
-def _scored(frame: pd.DataFrame, schema: Schema, answers: NDArray[np.float64]) -> dict[str, float]:
+def scored(frame: pd.DataFrame, schema: Schema, answers: NDArray[np.float64]) -> dict[str, float]:
+    """Compare answers with the targets in the frame, by the metrics of the schema's task."""
     if schema.output.kind == "classifier":
         return evaluation.classification(inputs.target_codes(frame, schema), answers)
     return evaluation.regression(frame[schema.output.name].to_numpy(np.float64), answers)

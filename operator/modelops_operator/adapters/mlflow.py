@@ -112,6 +112,16 @@ class MlflowRegistry:
         self._versions[name, version] = model
         return model
 
+    async def of_training(self, name: str, train_id: str) -> str | None:
+        """Find the newest version of a model that came of a training; not told by Unity Catalog.
+
+        None when there is no such version, or no such model.
+        """
+        what = f"versions of model {name!r} by their tag {TRAIN_ID}"
+        return await self._ask(
+            what, Reason.VERSION_NOT_FOUND, lambda: self._of_training(name, train_id)
+        )
+
     async def read(self, name: str, version: str, path: str) -> bytes:
         """Read a small file of a version, through the registry's artifact proxy if it has one."""
         what = f"file {path} in version {version} of model {name!r}"
@@ -132,6 +142,14 @@ class MlflowRegistry:
             token = page.token
             if not token:
                 return found
+
+    def _of_training(self, name: str, train_id: str) -> str | None:
+        found = self._client.search_model_versions(
+            f"name = '{name}' AND tags.`{TRAIN_ID}` = '{train_id}'",
+            max_results=1,
+            order_by=["version_number DESC"],
+        )
+        return str(found[0].version) if found else None
 
     def _aliases(self, name: str) -> Aliases:
         return dict(_named(self._client.get_registered_model(name)).aliases)
@@ -180,6 +198,11 @@ class MlflowRegistry:
         return Failure(reason=Reason.REGISTRY_UNREACHABLE, message=message, permanent=False)
 
 
+def is_on_this_disk(tracking_uri: str) -> bool:
+    """Tell whether the registry is a file or a folder here, and no server: so are its models."""
+    return urlsplit(tracking_uri).scheme in {"", "file", "sqlite"}
+
+
 def _named(entity: Any) -> Any:
     """Refuse what the client makes of an empty answer: an entity with nothing in it."""
     if not entity.name:
@@ -214,7 +237,7 @@ def _artifacts(client: Any, tracking_uri: str, name: str, version: str) -> Any:
     address = client.get_model_version_download_uri(name, version)
     if address.startswith("models:/m-"):
         address = client.get_logged_model(address.removeprefix("models:/")).artifact_location
-    if urlsplit(address).scheme in {"", "file"}:
+    if urlsplit(address).scheme in {"", "file"} and not is_on_this_disk(tracking_uri):
         # Whoever registers a model chooses this path: it would read our own files.
         message = (
             f"version {version} of model {name!r} is at {address}, a path on somebody's disk: run "

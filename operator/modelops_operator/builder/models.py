@@ -15,14 +15,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import yaml
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from modelops_runtime import flavor
 from modelops_runtime.bento import ServingRuntime
 from modelops_runtime.signature import SignatureError, read_signature
 from requests import RequestException
 
+from modelops_operator.adapters.mlflow import is_on_this_disk
 from modelops_operator.api.facts import Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel
@@ -100,6 +98,9 @@ async def fetch(
 def _fetch(
     model: ImageModel, tracking_uri: str, folder: Path, runtime: ServingRuntime
 ) -> FetchedModel:
+    # Imported here, since it takes a second that only those who fetch should pay.
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
     try:
         repository = _artifacts(model, tracking_uri)
         found = {info.path for info in repository.list_artifacts("")}
@@ -127,6 +128,11 @@ def _fetch(
 
 
 def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
+    from mlflow import MlflowClient  # noqa: PLC0415 (slow, see above)
+    from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 (the same)
+        get_artifact_repository,
+    )
+
     if tracking_uri.startswith("databricks"):
         # Unity Catalog lends a short-lived credential for each version, by way of this address.
         catalog = tracking_uri.replace("databricks", "databricks-uc", 1)
@@ -136,7 +142,7 @@ def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
     address = client.get_model_version_download_uri(model.name, model.version)
     if address.startswith("models:/m-"):
         address = client.get_logged_model(address.removeprefix("models:/")).artifact_location
-    if urlsplit(address).scheme in {"", "file"}:
+    if urlsplit(address).scheme in {"", "file"} and not is_on_this_disk(tracking_uri):
         # Whoever registers a model chooses this path: it would read the builder's own files.
         raise _no_artifact(
             model,
@@ -167,7 +173,7 @@ def _verify(model: ImageModel, folder: Path) -> None:
 # --- failures ------------------------------------------------------------------------------
 
 
-def _failed(model: ImageModel, tracking_uri: str, error: MlflowException) -> BuildError:
+def _failed(model: ImageModel, tracking_uri: str, error: Any) -> BuildError:
     if error.error_code in _MISSING:
         return _no_artifact(model, str(error))
     if error.error_code == "INVALID_PARAMETER_VALUE":

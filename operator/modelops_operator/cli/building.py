@@ -70,7 +70,7 @@ async def resolve(
     found: dict[Role, ModelVersion] = {}
     try:
         for argument in arguments:
-            version = await _version(registry, argument)
+            version = await version_of(registry, argument)
             role = argument.role or await _role(registry, version)
             if role in found:
                 raise broken(
@@ -86,7 +86,8 @@ async def resolve(
     return found
 
 
-async def _version(registry: MlflowRegistry, argument: ModelArgument) -> ModelVersion:
+async def version_of(registry: MlflowRegistry, argument: ModelArgument) -> ModelVersion:
+    """Find the version that is meant. Raises ModelRegistryError, BuildError."""
     version = argument.version
     if argument.alias:
         aliases = await registry.model(argument.name)

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+import signal
+import sys
+import webbrowser
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from modelops_runtime import bento
 from modelops_runtime.bento import ServingRuntime
 from pydantic import ValidationError
 from rich.console import Console
@@ -30,9 +34,10 @@ from modelops_operator.builder import garbage
 from modelops_operator.builder.connections import connected
 from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.images import cache_folder
-from modelops_operator.cli import building
+from modelops_operator.cli import building, serving
 from modelops_operator.cli.inspecting import Description, InspectError, describe
 from modelops_operator.cli.pruning import UsersUnknownError, usage
+from modelops_operator.cli.serving import ServeError
 
 T = TypeVar("T")
 DOCKER_CONFIG: Final = Path.home() / ".docker" / "config.json"
@@ -59,7 +64,7 @@ AUTHORITIES: Final = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Build and look at images of registered models, as the operator does."""
+    """Serve registered models here, build and look at their images, as the operator does."""
 
 
 @main.command()
@@ -257,6 +262,59 @@ def _base(options: dict[str, Any], config: OperatorConfig) -> str:
     return base
 
 
+@main.command()
+@click.argument("model", metavar="NAME@ALIAS")
+@click.option(
+    "--drift", metavar="NAME@ALIAS", help="Its drift detector; by default that of its training."
+)
+@click.option("--outlier", metavar="NAME@ALIAS", help="Its outlier detector; the same.")
+@click.option(
+    "--tracking-uri", envvar="MLFLOW_TRACKING_URI", metavar="URI", help="By default MLflow's own."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=bento.PORT, show_default=True)
+@click.option("--no-open", is_flag=True, help="Open no browser.")
+def serve(model: str, **options: Any) -> None:
+    """Serve a registered model on this machine, by the service that answers in the pods.
+
+    NAME/VERSION is taken as well, each with or without MLflow's `models:/` before it.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    named = {role: options[role] for role in serving.DETECTORS if options[role]}
+    try:
+        predictor = building.ModelArgument.parse(model)
+        detectors = {role: building.ModelArgument.parse(text) for role, text in named.items()}
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with suppress(KeyboardInterrupt), _told():
+        with serving.started(options["port"]) as (server, folder):
+            wish = serving.Wish(predictor, detectors, options["tracking_uri"] or _mlflows_own())
+            asyncio.run(_lay_out(wish, folder))
+            server.serve(folder)
+            click.echo(f"{server.url} (Ctrl-C ends it)")
+            if sys.stdout.isatty() and not options["no_open"]:
+                webbrowser.open(server.url)
+            code = server.wait()
+        raise click.ClickException(f"the server has ended by itself ({code}), see above")
+
+
+async def _lay_out(wish: serving.Wish, folder: Path) -> None:
+    models = await serving.find(wish, _warn)
+    predictor = await serving.lay_out(models, wish.tracking_uri, folder)
+    serving.check_requirements(predictor, _warn)
+    for role, found in models.items():
+        click.echo(f"{role:<11}{found.name}/{found.version}")
+
+
+def _mlflows_own() -> str:
+    from mlflow import get_tracking_uri  # noqa: PLC0415 (it takes a second)
+
+    return str(get_tracking_uri())
+
+
+def _warn(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
 @main.group()
 def image() -> None:
     """Look at images."""
@@ -396,9 +454,16 @@ def _size(count: int) -> str:
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run it; what goes wrong is told in a sentence."""
-    try:
+    with _told():
         return asyncio.run(work)
-    except (ConfigError, InspectError, ModelRegistryError, UsersUnknownError) as error:
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell in a sentence what goes wrong."""
+    try:
+        yield
+    except (ConfigError, InspectError, ModelRegistryError, ServeError, UsersUnknownError) as error:
         raise click.ClickException(str(error)) from error
     except ValidationError as error:
         raise click.ClickException(validation_message(error)) from error

@@ -163,6 +163,8 @@ class Registry:
         chunk: int = CHUNK,
     ) -> None:
         self.host = host
+        self.locks = None
+        """The distribution protocol has none."""
         self._requests = 0
         self._origin = f"{'http' if insecure else 'https'}://{_OFFICIAL_NAMES.get(host, host)}"
         self._chunk = chunk

@@ -30,6 +30,8 @@ from modelops_operator.api.reasons import Reason
 
 CHUNK: Final = 16 * 1024 * 1024
 """Bytes per PATCH: Azure refuses bodies above about 20 MB."""
+_READ: Final = 1024 * 1024
+"""Bytes of a blob in memory, for each that is under way."""
 LARGEST_DOCUMENT: Final = 8 * 1024 * 1024
 """Bytes of a manifest or an image configuration that are read into memory."""
 _PAGE: Final = 1000
@@ -112,6 +114,20 @@ class Blob:
             return file.read(length)
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a blob as the body of a request, read while it is sent."""
+
+    blob: Blob
+    offset: int
+    length: int
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        end = self.offset + self.length
+        for begin in range(self.offset, end, _READ):
+            yield await asyncio.to_thread(self.blob.read, begin, min(_READ, end - begin))
+
+
 def sha256(content: bytes) -> str:
     """Give the digest as OCI writes it."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -127,7 +143,7 @@ class _Request:
     """Empty for what is asked of the registry as a whole."""
     reads: str | None = None
     """A second repository that the request reads from."""
-    content: bytes | None = None
+    content: bytes | _Piece | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
     attempts: int = ATTEMPTS
@@ -401,7 +417,7 @@ class Registry:
             method="PUT",
             url=f"{location}{'&' if '?' in location else '?'}digest={blob.digest}",
             repository=repository,
-            content=blob.read(0, blob.size) if offset == 0 else b"",
+            content=_Piece(blob, 0, blob.size) if offset == 0 else b"",
             headers={"content-type": _OCTETS},
             # A whole blob is not sent into an upload that may have half of it.
             attempts=1 if offset == 0 else ATTEMPTS,
@@ -412,16 +428,16 @@ class Registry:
         self, repository: str, location: str, blob: Blob, offset: int
     ) -> tuple[str, int]:
         """Send one piece, or find out how much of it has arrived; give next location and offset."""
-        piece = await asyncio.to_thread(blob.read, offset, self._chunk)
+        length = min(self._chunk, blob.size - offset)
         request = _Request(
             method="PATCH",
             url=location,
             repository=repository,
-            content=piece,
+            content=_Piece(blob, offset, length),
             # No unit `bytes` in the range: so the protocol says, and Azure insists.
             headers={
                 "content-type": _OCTETS,
-                "content-range": f"{offset}-{offset + len(piece) - 1}",
+                "content-range": f"{offset}-{offset + length - 1}",
             },
             attempts=1,
         )
@@ -432,7 +448,7 @@ class Registry:
             if error.failure.permanent:
                 raise
             return await self._resume(repository, location, error)
-        return self._location(response), offset + len(piece)
+        return self._location(response), offset + length
 
     def _check_upload(self, response: httpx.Response, what: str) -> None:
         if response.status_code == httpx.codes.NOT_FOUND:
@@ -508,6 +524,8 @@ class Registry:
         url = request.url
         for _ in range(ATTEMPTS):
             headers = dict(request.headers)
+            if isinstance(request.content, _Piece):
+                headers["content-length"] = str(request.content.length)
             if same_origin(url, self._origin):
                 headers |= await self._authorization.headers(request.repository, request.scopes)
             message = self._client.build_request(

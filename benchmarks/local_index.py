@@ -24,6 +24,8 @@ class LocalIndex:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        for name in ("simple", "store"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         self.url = ""
 
     def add(self, wheels: Iterable[LockedWheel], ca_bundle: Path | None) -> None:
@@ -31,7 +33,6 @@ class LocalIndex:
         asyncio.run(self._add(list(wheels), ca_bundle))
 
     async def _add(self, wheels: list[LockedWheel], ca_bundle: Path | None) -> None:
-        (self._folder / "store").mkdir(parents=True, exist_ok=True)
         async with http_client(ca_bundle) as client:
             store = WheelStore(self._folder / "store", client)
             await asyncio.gather(*(self._offer(wheel, store) for wheel in wheels))

@@ -36,7 +36,7 @@ from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.models import FetchedModel, fetch, title
 from modelops_operator.builder.referrers import Subject, attach
-from modelops_operator.builder.scratch import scratch_folder
+from modelops_operator.builder.scratch import Room, Share, scratch_folder
 from modelops_operator.builder.signing import KeyFile, sign
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Report, Transfer
@@ -88,7 +88,8 @@ class Builder:
         try:
             site = await self._opened()
             async with scratch_folder() as folder:
-                return await _Build(site, spec, folder, Transfer(progress)).run()
+                with site.room.share() as share:
+                    return await _Build(site, spec, folder, share, Transfer(progress)).run()
         except (BuildError, RegistryError, ExceptionGroup) as error:
             failure = first_failure(error)
             if isinstance(failure, BuildError):
@@ -133,6 +134,7 @@ class Builder:
                     await connections.index(),
                     Environments(cache),
                     Locks(cache),
+                    Room(config.builder.scratch_bytes),
                 )
             return self._site
 
@@ -146,13 +148,17 @@ class _Site:
     index: httpx.AsyncClient
     environments: Environments
     locks: Locks
+    room: Room
 
 
 class _Build:
     """One build."""
 
-    def __init__(self, site: _Site, spec: ModelImageSpec, folder: Path, transfer: Transfer) -> None:
+    def __init__(
+        self, site: _Site, spec: ModelImageSpec, folder: Path, share: Share, transfer: Transfer
+    ) -> None:
         self._site = site
+        self._share = share
         self._spec = spec
         self._folder = folder
         self._transfer = transfer
@@ -202,7 +208,7 @@ class _Build:
     async def _fetch_one(self, model: ImageModel) -> FetchedModel:
         folder = self._folder / "models" / model.role
         await asyncio.to_thread(folder.mkdir, parents=True)
-        return await fetch(model, self._spec.tracking_uri, folder)
+        return await fetch(model, self._spec.tracking_uri, folder, self._share.claim)
 
     async def _lock(self, bundle: Bundle, models: Sequence[FetchedModel], target: Target) -> Lock:
         heavy = [model for model in models if not model.fast]

@@ -6,7 +6,7 @@ pickle among them is refused; of any other model the whole folder is taken as it
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -75,18 +75,25 @@ def title(model: ImageModel) -> str:
     return f"model {model.name} version {model.version}"
 
 
-async def fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
+async def fetch(
+    model: ImageModel,
+    tracking_uri: str,
+    folder: Path,
+    claim: Callable[[str, int], None] = lambda _title, _size: None,
+) -> FetchedModel:
     """Bring a model version into `folder`, which must be empty.
 
-    Raises BuildError when MLflow does not have it, does not give it, or it is not what its flavor
-    says.
+    `claim` hears its bytes before any is fetched, and may raise. Raises BuildError when MLflow does
+    not have it, does not give it, or it is not what its flavor says.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    return await asyncio.to_thread(_fetch, model, tracking_uri, folder)
+    return await asyncio.to_thread(_fetch, model, tracking_uri, folder, claim)
 
 
-def _fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
+def _fetch(
+    model: ImageModel, tracking_uri: str, folder: Path, claim: Callable[[str, int], None]
+) -> FetchedModel:
     try:
         repository = _artifacts(model, tracking_uri)
         found = {info.path for info in repository.list_artifacts("")}
@@ -95,9 +102,11 @@ def _fetch(model: ImageModel, tracking_uri: str, folder: Path) -> FetchedModel:
         if flavor.DATA in found:
             repository.download_artifacts(MLMODEL, str(folder))
             if _has_flavor(model, folder):
+                claim(title(model), sum(_sizes(repository, flavor.DATA)))
                 repository.download_artifacts(flavor.DATA, str(folder))
                 _verify(model, folder)
                 return FetchedModel(model, folder, fast=True)
+        claim(title(model), sum(_sizes(repository, "")))
         repository.download_artifacts("", str(folder))
     except MlflowException as error:
         raise _failed(model, tracking_uri, error) from error
@@ -124,6 +133,15 @@ def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
             "--artifacts-destination, so that it hands them out",
         )
     return get_artifact_repository(address, tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _sizes(repository: Any, path: str) -> Iterator[int]:
+    """Give the bytes of each file under a path, as far as MLflow knows them."""
+    for info in repository.list_artifacts(path):
+        if info.is_dir:
+            yield from _sizes(repository, info.path)
+        else:
+            yield info.file_size or 0
 
 
 def _has_flavor(model: ImageModel, folder: Path) -> bool:

@@ -72,7 +72,9 @@ from importlib.metadata import version
 from modelops_training.data import FEATURES, REFERENCE_YEAR, TARGET, employment
 mlflow.set_tracking_uri(sys.argv[1])
 frame = employment([REFERENCE_YEAR])
-data = lightgbm.Dataset(frame[list(FEATURES)].astype(float), frame[TARGET])
+rows = frame[list(FEATURES)].astype(float)
+data = lightgbm.Dataset(rows, frame[TARGET])
+signature = mlflow.models.infer_signature(rows[:100], frame[TARGET][:100].astype(float))
 used = [f"{name}=={version(name)}" for name in
         ("mlflow", "lightgbm", "numpy", "pandas", "scikit-learn", "scipy")]
 for seed, more in enumerate(json.loads(sys.argv[2])):
@@ -80,7 +82,7 @@ for seed, more in enumerate(json.loads(sys.argv[2])):
     booster = lightgbm.train(settings, data, 100)
     with mlflow.start_run():
         mlflow.lightgbm.log_model(booster, name="model", registered_model_name="plain",
-                                  pip_requirements=[*used, *more])
+                                  signature=signature, pip_requirements=[*used, *more])
 """
 TRAIN_THREE = """
 import sys
@@ -330,7 +332,7 @@ def pod(ground: Ground, usage: Usage) -> float:
     }
     begun = time.monotonic()
     ground.kubectl("apply", "-f", "-", given=json.dumps(manifest))
-    ground.kubectl("wait", "pod/bench", "-n", NAMESPACE, "--for=condition=Ready", "--timeout=300s")
+    ground.kubectl("wait", "pod/bench", "-n", NAMESPACE, "--for=condition=Ready", "--timeout=120s")
     seconds = time.monotonic() - begun
     ground.kubectl("delete", "pod", "bench", "-n", NAMESPACE, "--wait")
     return seconds

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ _READ: Final = 1024 * 1024
 """Bytes of a blob in memory, for each that is under way."""
 LARGEST_DOCUMENT: Final = 8 * 1024 * 1024
 """Bytes of a manifest or an image configuration that are read into memory."""
+_GLANCE: Final = 0.02
+"""Seconds between two looks at a file that grows."""
 _PAGE: Final = 1000
 """Names in one answer of a list."""
 CONCURRENCY: Final = 8
@@ -126,6 +128,10 @@ class _Piece:
         end = self.offset + self.length
         for begin in range(self.offset, end, _READ):
             yield await asyncio.to_thread(self.blob.read, begin, min(_READ, end - begin))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def sha256(content: bytes) -> str:
@@ -349,6 +355,41 @@ class Registry:
         await self.push(repository, blob)
         return True
 
+    async def push_growing(self, repository: str, path: Path, written: Awaitable[Blob]) -> Blob:
+        """Upload a file while somebody writes it, and give the blob that came of it.
+
+        A registry need not know a digest before the end. Where something goes wrong on the way, the
+        file is uploaded once it is complete.
+        """
+        writing = asyncio.ensure_future(written)
+        try:
+            async with self._slots:
+                begun = await self._follow(repository, path, writing)
+                blob = await writing
+                await self._upload(repository, blob, begun)
+        except RegistryError as error:
+            if error.failure.permanent:
+                raise
+            blob = await writing
+            await self.push(repository, blob)
+        finally:
+            writing.cancel()
+        return blob
+
+    async def _follow(
+        self, repository: str, path: Path, writing: asyncio.Future[Blob]
+    ) -> tuple[str, int]:
+        """Send whole pieces of a file until it is complete; give the next location and offset."""
+        location, offset = await self._start_upload(repository), 0
+        while not writing.done():
+            size = await asyncio.to_thread(_size, path)
+            if size - offset > self._chunk:
+                blob = Blob(digest=str(path), size=size, content=path)
+                location, offset = await self._send_piece(repository, location, blob, offset)
+            else:
+                await asyncio.wait({writing}, timeout=_GLANCE)
+        return location, offset
+
     async def mount(self, repository: str, digest: str, source: str) -> bool:
         """Make a blob of another repository appear in this one, without sending it.
 
@@ -403,10 +444,15 @@ class Registry:
         self._check(response, f"start an upload to {repository}")
         return self._location(response)
 
-    async def _upload(self, repository: str, blob: Blob) -> None:
-        """Send a blob; raise a RegistryError that is not permanent when to start anew."""
-        location = await self._start_upload(repository)
-        offset = standstills = 0
+    async def _upload(
+        self, repository: str, blob: Blob, begun: tuple[str, int] | None = None
+    ) -> None:
+        """Send a blob; raise a RegistryError that is not permanent when to start anew.
+
+        `begun` is the location and the offset of an upload that is under way.
+        """
+        location, offset = begun or (await self._start_upload(repository), 0)
+        standstills = 0
         while blob.size - offset > self._chunk or 0 < offset < blob.size:
             before = offset
             location, offset = await self._send_piece(repository, location, blob, offset)

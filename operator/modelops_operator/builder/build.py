@@ -31,7 +31,7 @@ from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
 from modelops_operator.builder.failures import BuildError, broken, first_failure
 from modelops_operator.builder.image import Image, Repository, canonical, index, publish
-from modelops_operator.builder.layers import Entry, Layer, write_layer
+from modelops_operator.builder.layers import CONTENT, Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.models import FetchedModel, fetch, title
@@ -44,6 +44,8 @@ from modelops_operator.builder.wheels import WheelStore
 
 BENTO: Final = "opt/bento"
 MODELS: Final = f"{BENTO}/{bento.MODELS}"
+LARGE: Final = 64 * 1024 * 1024
+"""Bytes from which a layer is sent while it is written, before it is known whether it is new."""
 LOST: Final = {Reason.IMAGE_INCOMPLETE, Reason.IMAGE_DAMAGED}
 """Why a registry refuses an image whose layers it was given."""
 
@@ -271,10 +273,30 @@ class _Build:
         self, name: str, repository: Repository, content: str, entries: Sequence[Entry]
     ) -> tuple[Layer, Blob]:
         path = self._folder / f"{name}.layer"
-        layer, blob = await asyncio.to_thread(write_layer, entries, path, content=content)
-        sent = await repository.registry.ensure(repository.name, blob)
+        large = sum(entry.size for entry in entries) > LARGE
+        growing = large and not await self._is_known(repository, content)
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(
+                asyncio.to_thread(write_layer, entries, path, content=content)
+            )
+            if growing:
+                await repository.registry.push_growing(repository.name, path, _blob_of(writing))
+                sent = True
+            else:
+                sent = await repository.registry.ensure(repository.name, await _blob_of(writing))
+        layer, blob = writing.result()
         self._transfer.count(layer.size, sent=sent)
         return layer, blob
+
+    async def _is_known(self, repository: Repository, content: str) -> bool:
+        """Tell whether an image of this very version has a layer of such content: hardly new."""
+        for tag in await repository.registry.tags(repository.name):
+            if tag.startswith(f"{self._predictor.version}-"):
+                manifest = await repository.registry.manifest(repository.name, tag)
+                layers = manifest.parsed().get("layers", ()) if manifest else ()
+                if any(layer.get("annotations", {}).get(CONTENT) == content for layer in layers):
+                    return True
+        return False
 
     def _skeleton(self) -> Sequence[Entry]:
         files = bento.skeleton(
@@ -412,6 +434,10 @@ class _Variant:
     @property
     def digest(self) -> str:
         return sha256(self.manifest)
+
+
+async def _blob_of(writing: asyncio.Task[tuple[Layer, Blob]]) -> Blob:
+    return (await writing)[1]
 
 
 def _entries(model: FetchedModel) -> Sequence[Entry]:

@@ -86,5 +86,5 @@ def test_a_model_waits_for_the_room_of_others() -> None:
 
 
 def test_the_room_is_never_more_than_the_disk_has() -> None:
-    with Room(None).share() as share, pytest.raises(BuildError, match="raise `builder"):
+    with Room(10**18).share() as share, pytest.raises(BuildError, match="raise `builder"):
         share.claim("model m", 10**18)

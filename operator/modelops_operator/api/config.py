@@ -140,15 +140,15 @@ class BuilderConfig(Fields):
     """Attach a bill of materials (CycloneDX) and the provenance (SLSA) to every image."""
     signing: SigningConfig = SigningConfig()
     """How images are signed."""
-    scratch: Quantity | None = None
-    """Disk for the builds at work; all that is free if not given."""
+    scratch: Quantity = "16Gi"
+    """Disk for the builds at work; less where less is free."""
     runtime_bundle: Path = Path("/opt/modelops/runtime")
     """Folder with the serving runtime's wheel and lock, a subfolder for each version."""
 
     @property
-    def scratch_bytes(self) -> int | None:
+    def scratch_bytes(self) -> int:
         """Give `scratch` as a number of bytes."""
-        return None if self.scratch is None else int(parse_quantity(self.scratch))
+        return int(parse_quantity(self.scratch))
 
 
 class VerificationMode(StrEnum):

@@ -46,9 +46,8 @@ class Room:
     LIBRARIES: Final = 500 * 10**6
     """Bytes for the wheels and layers of one build."""
 
-    def __init__(self, limit: int | None) -> None:
-        free = shutil.disk_usage(tempfile.gettempdir()).free
-        self._limit = free if limit is None else min(limit, free)
+    def __init__(self, limit: int) -> None:
+        self._limit = min(limit, shutil.disk_usage(tempfile.gettempdir()).free)
         self._claimed = 0
         self._lock = Lock()
 
@@ -71,7 +70,7 @@ class Room:
                     Reason.BUILD_FAILED,
                     f"{what} has {_gigabytes(size)}: building it takes "
                     f"{_gigabytes(share.size + more)} of disk and the builder has "
-                    f"{_gigabytes(self._limit)}; raise `builder.scratch`",
+                    f"{_gigabytes(self._limit)}; raise `builder.scratch`, or give it a larger disk",
                 )
             if self._claimed + more > self._limit:
                 raise passing(

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def register(ground: Ground, folder: Path, megabytes: int) -> ImageModel:
     folder.mkdir()
     description = {"flavors": {"python_function": {"loader_module": "mlflow.sklearn"}}}
     (folder / "MLmodel").write_text(yaml.safe_dump(description))
-    (folder / "requirements.txt").write_text("scikit-learn\n")
+    (folder / "requirements.txt").write_text(f"scikit-learn=={version('scikit-learn')}\n")
     with (folder / "model.pkl").open("wb") as file:
         for _ in range(megabytes):
             file.write(os.urandom(1_000_000))

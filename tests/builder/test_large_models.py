@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from modelops_operator.adapters.image_folder import ImageFolder
+from modelops_operator.adapters.oci import Blob
 from modelops_operator.builder.failures import BuildError
 from modelops_operator.builder.layers import Entry, write_layer
 from modelops_operator.builder.models import fetch
@@ -44,6 +46,20 @@ async def test_no_step_holds_a_whole_file_in_memory(
         tracemalloc.stop()
     assert layer.size > SIZE
     assert peak < SIZE / 2
+
+
+async def test_a_folder_for_images_takes_what_is_being_written(tmp_path: Path) -> None:
+    folder = ImageFolder(tmp_path / "images")
+    path = tmp_path / "layer"
+
+    async def write() -> Blob:
+        return write_layer([Entry.of("a", b"1")], path, content="small")[1]
+
+    blob = await folder.push_growing("m", path, write())
+    assert await folder.has_blob("m", blob.digest)
+    assert await folder.tags("m") == []
+    await folder.put_manifest("m", "1-abc", b"{}")
+    assert await folder.tags("m") == ["1-abc"]
 
 
 async def test_a_models_bytes_are_told_before_any_is_fetched(mlflow: Any, tmp_path: Path) -> None:

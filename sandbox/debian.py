@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -79,9 +80,18 @@ def prepare() -> None:
         reasons = "\n".join(f"- {line}" for line in found)
         raise SandboxError(f"A sandbox can't run here:\n{reasons}\n{_ELSEWHERE}")
     if missing:
-        sys.stderr.write(f"  installing Debian packages: {' '.join(missing)}\n")
-        _apt("update", "-q")
-        _apt("install", "-q", "-y", "--no-install-recommends", *missing)
+        install(missing)
+
+
+def install(packages: Sequence[str]) -> None:
+    """Install Debian packages, after saying which.
+
+    Raises:
+        SandboxError: apt-get failed; says how.
+    """
+    sys.stderr.write(f"  installing Debian packages: {' '.join(packages)}\n")
+    _apt("update", "-q")
+    _apt("install", "-q", "-y", "--no-install-recommends", *packages)
 
 
 def registry_program() -> Path:

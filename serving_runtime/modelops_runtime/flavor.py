@@ -12,7 +12,7 @@ same. Readers use the former and need no YAML parser.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +52,8 @@ _MAGIC: Final = {
     b"\x28\xb5\x2f\xfd": "compressed",
     b"\x93NUMPY": "a NumPy file, which may hold a pickle",
 }
+_HEAD: Final = 8
+"""Bytes that tell what a file is."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
@@ -82,7 +84,7 @@ class FlavorInfo:
             content = path.read_bytes()
         except OSError as error:
             raise FlavorError(f"{path}: {error.strerror}") from error
-        _compare(path, content, self.files[name])
+        _compare(path, sha256(content).hexdigest(), self.files[name])
         return content
 
 
@@ -131,8 +133,8 @@ def verify(info: FlavorInfo) -> None:
     found = set(_walk(info.directory)) - {DESCRIPTION}
     if extra := sorted(found - info.files.keys()):
         raise FlavorError(f"{info.directory / extra[0]}: is not listed in {DESCRIPTION}")
-    for name in info.files:
-        _refuse_pickle(info.directory / name, info.load(name))
+    for name, digest in info.files.items():
+        _examine(info.directory / name, digest)
 
 
 def write_data(
@@ -182,18 +184,30 @@ def _walk(directory: Path) -> Iterator[str]:
         yield path.relative_to(directory).as_posix()
 
 
-def _compare(path: Path, content: bytes, digest: str) -> None:
-    found = sha256(content).hexdigest()
+def _examine(path: Path, digest: str) -> None:
+    """Compare a file with its digest and refuse a pickle, however large it is: piece by piece."""
+    try:
+        with path.open("rb") as file:
+            _compare(path, file_digest(file, "sha256").hexdigest(), digest)
+            file.seek(0)
+            head = file.read(_HEAD)
+            file.seek(max(0, path.stat().st_size - 1))
+            _refuse_pickle(path, head, file.read())
+    except OSError as error:
+        raise FlavorError(f"{path}: {error.strerror}") from error
+
+
+def _compare(path: Path, found: str, digest: str) -> None:
     if found != digest:
         raise FlavorError(f"{path}: its sha256 is {found}, {DESCRIPTION} says {digest}")
 
 
-def _refuse_pickle(path: Path, content: bytes) -> None:
+def _refuse_pickle(path: Path, head: bytes, end: bytes) -> None:
     if _PICKLES.search(path.name):
         raise FlavorError(f"{path}: may be a pickle by its name; pickles run code when read")
     for magic, what in _MAGIC.items():
-        if content.startswith(magic):
+        if head.startswith(magic):
             raise FlavorError(f"{path}: is {what}; only plain files are taken")
     # Protocol 2 and later begin with PROTO; every pickle ends with STOP.
-    if len(content) > 2 and content[0] == 0x80 and content[1] <= 8 and content.endswith(b"."):
+    if len(head) > 2 and head[0] == 0x80 and head[1] <= 8 and end == b".":
         raise FlavorError(f"{path}: is a pickle; pickles run code when read")

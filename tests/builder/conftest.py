@@ -7,7 +7,7 @@ import hashlib
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from modelops_operator.builder.lock import LockedWheel, local_wheel
 
 from tests.builder.cosign import Cosign, Pair
 from tests.builder.releases import build, release, spec_of
+from tests.registries.azure import ASSERTION, CLIENT, TENANT, AzureSite, azure_site
 from tests.registries.servers import RunningRegistry, StartRegistry, wait_for
+from tests.registries.tokens import Certificate
 
 # bcrypt of "secret", as `htpasswd -B` writes it
 USERS = "builder:$2y$05$o7pOJrLuEUQ11qB4JTmsSuY4zv1E.sOf7MOx4mUIWeyMMN.DfTzbS\n"
@@ -76,6 +78,32 @@ def guarded(
     users = tmp_path_factory.mktemp("auth") / "users"
     users.write_text(USERS)
     return start_registry(f"auth: {{htpasswd: {{realm: test, path: {users}}}}}\n")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+async def azure(
+    certificate: Certificate,
+    start_registry: StartRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[AzureSite]:
+    """A registry as Azure's, for which the environment has a workload identity."""
+    async with azure_site(certificate, start_registry) as site:
+        token = tmp_path / "token"
+        token.write_text(ASSERTION)
+        for name, value in {
+            "AZURE_TENANT_ID": TENANT,
+            "AZURE_CLIENT_ID": CLIENT,
+            "AZURE_FEDERATED_TOKEN_FILE": str(token),
+            "AZURE_AUTHORITY_HOST": site.proxy.origin,
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield site
 
 
 @pytest.fixture(scope="session")

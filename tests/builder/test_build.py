@@ -256,6 +256,21 @@ async def test_the_same_again_is_the_same_and_sends_nothing(
     assert again.pushed == 0
 
 
+async def test_large_layers_are_sent_while_they_are_written_and_known_ones_are_not(
+    first: tuple[ModelImageSpec, BuiltImage],
+    configuration: OperatorConfig,
+    registry: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("modelops_operator.builder.build.LARGE", 0)
+    spec = first[0].model_copy(update={"repository": f"{registry.host}/modelops/large"})
+    built = await build(configuration, spec)
+    assert built.pushed > 0
+    again = await build(configuration, spec)
+    assert again == built
+    assert again.pushed < built.pushed
+
+
 async def test_when_the_base_moves_only_its_layers_are_sent(
     first: tuple[ModelImageSpec, BuiltImage],
     configuration: OperatorConfig,

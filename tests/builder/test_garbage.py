@@ -18,6 +18,7 @@ from modelops_operator.builder.referrers import Subject, attach, index_tag
 from modelops_operator.cli.main import main
 
 from tests.apiserver import Kubectl
+from tests.registries.azure import AzureSite
 from tests.registries.servers import RunningRegistry
 
 pytestmark = pytest.mark.contract
@@ -62,8 +63,10 @@ def test_what_builds_remember_stays_while_an_image_is_made_of_it() -> None:
 class Shelf:
     """Images of one model in a registry."""
 
-    def __init__(self, registry: RunningRegistry, folder: Path) -> None:
+    def __init__(self, registry: RunningRegistry | AzureSite, folder: Path, *options: str) -> None:
         self.registry = registry
+        self.options = options
+        """How the command reaches the registry."""
         self.folder = folder
         self.name = f"{PREFIX}/employment"
         self.digests = [asyncio.run(self.put(version)) for version in ("1", "2", "3")]
@@ -106,7 +109,7 @@ class Shelf:
 
 @pytest.fixture
 def shelf(start_registry: Any, tmp_path: Path) -> Shelf:
-    return Shelf(start_registry(), tmp_path)
+    return Shelf(start_registry(), tmp_path, "--insecure")
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def use(cluster: Kubectl, reference: str) -> None:
 
 
 def prune(shelf: Shelf, *options: str) -> Result:
-    arguments = ["--registry", shelf.registry.host, "--insecure", "--prefix", PREFIX, *options]
+    arguments = ["--registry", shelf.registry.host, *shelf.options, "--prefix", PREFIX, *options]
     return CliRunner().invoke(main, ["image", "prune", *arguments], catch_exceptions=False)
 
 
@@ -204,7 +207,7 @@ def test_a_registry_that_forbids_deletion_is_told_and_the_rest_goes_on(
 ) -> None:
     del cluster
     monkeypatch.setenv("REGISTRY_STORAGE_DELETE_ENABLED", "false")
-    shelf = Shelf(start_registry(), tmp_path)
+    shelf = Shelf(start_registry(), tmp_path, "--insecure")
     done = prune(shelf, "--keep", "0", "--yes")
     assert done.exit_code == 1
     assert done.output.count("not deleted: registry") == 3
@@ -227,3 +230,57 @@ def test_a_real_registry_is_surveyed_page_by_page(
     assert sorted((one.version, one.digest) for one in found) == [
         (str(number), digest) for number, digest in enumerate(shelf.digests, 1)
     ]
+
+
+# --- Azure -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def azure_shelf(azure: AzureSite, tmp_path: Path) -> Shelf:
+    options = ("--auth", "ACR", "--ca-bundle", str(azure.certificate.path))
+    return await asyncio.to_thread(Shelf, azure, tmp_path, *options)
+
+
+@pytest.mark.anyio
+async def test_azures_locks_are_set_kept_and_taken_back(
+    azure_shelf: Shelf, azure: AzureSite, cluster: Kubectl
+) -> None:
+    shelf, (oldest, middle, newest) = azure_shelf, azure_shelf.digests
+    use(cluster, f"{shelf.registry.host}/{shelf.name}@{oldest}")
+    locks = azure.azure.locks
+    locks[f"{shelf.name}:2-tag"] = {"writeEnabled": False}
+
+    done = await asyncio.to_thread(prune, shelf, "--keep", "0", "--yes", "--lock")
+    assert done.exit_code == 0, done.output
+    assert "2-tag  employment/2  0.0 MB  stays: it is locked" in done.output
+    assert [await has(shelf, one) for one in (oldest, middle, newest)] == [True, True, False]
+    assert locks[f"{shelf.name}@{oldest}"] == {"deleteEnabled": False}
+    assert azure.proxy.count("GET", "/acr/v1/"), "listed in Azure's own way"
+
+    cluster("delete", "modeldeployments", "--all", "-n", "default")
+    done = await asyncio.to_thread(prune, shelf, "--keep", "0", "--yes", "--unlock")
+    assert done.exit_code == 1
+    assert [await has(shelf, one) for one in (oldest, middle)] == [False, True]
+    assert "disallowed on this registry" in done.output
+
+
+@pytest.mark.anyio
+async def test_an_identity_that_may_not_list_is_told_the_role(
+    azure_shelf: Shelf, azure: AzureSite, cluster: Kubectl
+) -> None:
+    del cluster
+    azure.azure.actions = frozenset({"pull", "push"})
+    done = await asyncio.to_thread(prune, azure_shelf, "--dry-run")
+    assert done.exit_code == 1
+    assert "Container Registry Repository Catalog Lister" in done.output
+
+
+def test_only_azure_has_locks(shelf: Shelf, cluster: Kubectl) -> None:
+    del cluster
+    done = prune(shelf, "--yes", "--lock")
+    assert done.exit_code == 2
+    assert "--auth ACR" in done.output
+
+
+async def has(shelf: Shelf, digest: str) -> bool:
+    return await asyncio.to_thread(shelf.has, digest)

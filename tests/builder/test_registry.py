@@ -156,6 +156,35 @@ async def test_resumes_an_upload_whose_connection_was_cut(registry: Any, tmp_pat
     assert (tmp_path / "back").read_bytes() == content
 
 
+async def write_slowly(path: Path, content: bytes) -> Blob:
+    with path.open("wb") as file:
+        for offset in range(0, len(content), 300_000):
+            file.write(content[offset : offset + 300_000])
+            file.flush()
+            await asyncio.sleep(0.03)
+    return Blob(digest=oci.sha256(content), size=len(content), content=path)
+
+
+@pytest.mark.parametrize("cut", [None, 1_300_000])
+async def test_sends_a_file_while_it_is_written(
+    registry: Any, tmp_path: Path, cut: int | None
+) -> None:
+    content = os.urandom(3_000_000)
+    path = tmp_path / "blob"
+    async with (
+        cutting_proxy(registry.host, lambda n: cut if n == 0 else None) as host,
+        Registry(host, insecure=True, chunk=1_000_000) as client,
+    ):
+        writing = asyncio.create_task(write_slowly(path, content))
+        pushing = asyncio.create_task(client.push_growing("t/growing", path, writing))
+        while client.requests < 2:  # noqa: ASYNC110 (the client tells nobody)
+            await asyncio.sleep(0.01)
+        assert not writing.done(), "the first piece goes before the last is there"
+        blob = await pushing
+        await client.download("t/growing", blob.digest, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == content
+
+
 async def test_gives_up_when_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_retry, "pause", lambda *_: 0.0)
     async with Registry("127.0.0.1:9", insecure=True) as client:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import os
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,10 +24,9 @@ from modelops_operator.adapters.registry_credentials import (
 )
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import RegistryConfig
-from modelops_operator.builder.connections import Connections, connected
 
-from tests.registries.azure import ASSERTION, CLIENT, TENANT, Azure
-from tests.registries.proxy import Proxy, proxied, serving
+from tests.registries.azure import TENANT, AzureSite
+from tests.registries.proxy import proxied, serving
 from tests.registries.tokens import (
     IDENTITY_TOKEN,
     PASSWORD,
@@ -43,11 +41,6 @@ pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 def blob_of(size: int = 1000) -> Blob:
     return Blob.of(os.urandom(size))
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @dataclass
@@ -225,47 +218,6 @@ async def test_a_broken_docker_configuration_is_told(content: str, tmp_path: Pat
 
 
 # --- Azure -----------------------------------------------------------------------------------
-
-
-@dataclass
-class AzureSite:
-    """A registry as Azure's, with an identity service beside it, both behind TLS."""
-
-    azure: Azure
-    proxy: Proxy
-    certificate: Certificate
-
-    @asynccontextmanager
-    async def connected(self, **settings: Any) -> AsyncIterator[Connections]:
-        config = RegistryConfig.model_validate({"host": self.proxy.host, "auth": "ACR"} | settings)
-        async with connected(config, self.certificate.path) as connections:
-            yield connections
-
-
-@pytest.fixture
-async def azure(
-    certificate: Certificate,
-    start_registry: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[AzureSite]:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate.path, certificate.key_path)
-    stand_in = Azure(TokenServer(certificate))
-    async with proxied("", stand_in.answer, tls) as proxy:
-        settings = registry_settings(f"{proxy.origin}/oauth2/token", certificate)
-        running = await asyncio.to_thread(start_registry, settings)
-        proxy.upstream = f"http://{running.host}"
-        token = tmp_path / "token"
-        token.write_text(ASSERTION)
-        for name, value in {
-            "AZURE_TENANT_ID": TENANT,
-            "AZURE_CLIENT_ID": CLIENT,
-            "AZURE_FEDERATED_TOKEN_FILE": str(token),
-            "AZURE_AUTHORITY_HOST": proxy.origin,
-        }.items():
-            monkeypatch.setenv(name, value)
-        yield AzureSite(stand_in, proxy, certificate)
 
 
 async def test_a_workload_identity_pushes_and_pulls(azure: AzureSite) -> None:

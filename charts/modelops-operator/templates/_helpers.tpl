@@ -44,7 +44,7 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* The configuration file that operator and builder share. */}}
 {{- define "modelops.config" -}}
-{{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "rebase" "platforms" "attest" "runtimeBundle" -}}
+{{- $builder := pick .Values.builder "indexUrls" "concurrency" "python" "bases" "rebase" "platforms" "attest" "scratch" "runtimeBundle" -}}
 {{- if include "modelops.hasCaBundle" . }}{{ $_ := set $builder "caBundle" "/etc/modelops/ca/ca.crt" }}{{ end }}
 {{- if .Values.builder.signing.existingSecret }}{{ $_ := set $builder "signing" (dict "key" "/etc/modelops/signing/cosign.key") }}{{ end }}
 {{- $registry := pick .Values.registry "host" "prefix" "insecure" "auth" -}}

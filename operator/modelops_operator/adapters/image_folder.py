@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +66,18 @@ class ImageFolder:
             return False
         await self.push(repository, blob)
         return True
+
+    async def push_growing(self, repository: str, path: Path, written: Awaitable[Blob]) -> Blob:
+        """Store a file once it is written."""
+        del path
+        blob = await written
+        await self.ensure(repository, blob)
+        return blob
+
+    async def tags(self, repository: str) -> Sequence[str]:
+        """List a repository's tags."""
+        names = (self._folder / "names").glob(f"{repository}:*")
+        return [tag for path in names if ":" not in (tag := path.name.partition(":")[2])]
 
     async def mount(self, repository: str, digest: str, source: str) -> bool:
         """Tell whether the blob is there: repositories share all of them."""

@@ -1,6 +1,6 @@
 """Where images are kept: a registry, or a folder on this machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,12 @@ class ImageStore(Protocol):
 
     async def ensure(self, repository: str, blob: Blob) -> bool:
         """Store a blob unless it is there; tell whether it was missing."""
+
+    async def push_growing(self, repository: str, path: Path, written: Awaitable[Blob]) -> Blob:
+        """Store a file while somebody writes it, and give the blob that came of it."""
+
+    async def tags(self, repository: str) -> Sequence[str]:
+        """List a repository's tags."""
 
     async def mount(self, repository: str, digest: str, source: str) -> bool:
         """Make a blob of another repository appear in this one; False: it must be pushed."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,12 @@ from modelops_operator.api.reasons import Reason
 
 CHUNK: Final = 16 * 1024 * 1024
 """Bytes per PATCH: Azure refuses bodies above about 20 MB."""
+_READ: Final = 1024 * 1024
+"""Bytes of a blob in memory, for each that is under way."""
 LARGEST_DOCUMENT: Final = 8 * 1024 * 1024
 """Bytes of a manifest or an image configuration that are read into memory."""
+_GLANCE: Final = 0.02
+"""Seconds between two looks at a file that grows."""
 _PAGE: Final = 1000
 """Names in one answer of a list."""
 CONCURRENCY: Final = 8
@@ -112,6 +116,24 @@ class Blob:
             return file.read(length)
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a blob as the body of a request, read while it is sent."""
+
+    blob: Blob
+    offset: int
+    length: int
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        end = self.offset + self.length
+        for begin in range(self.offset, end, _READ):
+            yield await asyncio.to_thread(self.blob.read, begin, min(_READ, end - begin))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def sha256(content: bytes) -> str:
     """Give the digest as OCI writes it."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -127,7 +149,7 @@ class _Request:
     """Empty for what is asked of the registry as a whole."""
     reads: str | None = None
     """A second repository that the request reads from."""
-    content: bytes | None = None
+    content: bytes | _Piece | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
     attempts: int = ATTEMPTS
@@ -163,6 +185,8 @@ class Registry:
         chunk: int = CHUNK,
     ) -> None:
         self.host = host
+        self.locks = None
+        """The distribution protocol has none."""
         self._requests = 0
         self._origin = f"{'http' if insecure else 'https'}://{_OFFICIAL_NAMES.get(host, host)}"
         self._chunk = chunk
@@ -331,6 +355,41 @@ class Registry:
         await self.push(repository, blob)
         return True
 
+    async def push_growing(self, repository: str, path: Path, written: Awaitable[Blob]) -> Blob:
+        """Upload a file while somebody writes it, and give the blob that came of it.
+
+        A registry need not know a digest before the end. Where something goes wrong on the way, the
+        file is uploaded once it is complete.
+        """
+        writing = asyncio.ensure_future(written)
+        try:
+            async with self._slots:
+                begun = await self._follow(repository, path, writing)
+                blob = await writing
+                await self._upload(repository, blob, begun)
+        except RegistryError as error:
+            if error.failure.permanent:
+                raise
+            blob = await writing
+            await self.push(repository, blob)
+        finally:
+            writing.cancel()
+        return blob
+
+    async def _follow(
+        self, repository: str, path: Path, writing: asyncio.Future[Blob]
+    ) -> tuple[str, int]:
+        """Send whole pieces of a file until it is complete; give the next location and offset."""
+        location, offset = await self._start_upload(repository), 0
+        while not writing.done():
+            size = await asyncio.to_thread(_size, path)
+            if size - offset > self._chunk:
+                blob = Blob(digest=str(path), size=size, content=path)
+                location, offset = await self._send_piece(repository, location, blob, offset)
+            else:
+                await asyncio.wait({writing}, timeout=_GLANCE)
+        return location, offset
+
     async def mount(self, repository: str, digest: str, source: str) -> bool:
         """Make a blob of another repository appear in this one, without sending it.
 
@@ -385,10 +444,15 @@ class Registry:
         self._check(response, f"start an upload to {repository}")
         return self._location(response)
 
-    async def _upload(self, repository: str, blob: Blob) -> None:
-        """Send a blob; raise a RegistryError that is not permanent when to start anew."""
-        location = await self._start_upload(repository)
-        offset = standstills = 0
+    async def _upload(
+        self, repository: str, blob: Blob, begun: tuple[str, int] | None = None
+    ) -> None:
+        """Send a blob; raise a RegistryError that is not permanent when to start anew.
+
+        `begun` is the location and the offset of an upload that is under way.
+        """
+        location, offset = begun or (await self._start_upload(repository), 0)
+        standstills = 0
         while blob.size - offset > self._chunk or 0 < offset < blob.size:
             before = offset
             location, offset = await self._send_piece(repository, location, blob, offset)
@@ -399,7 +463,7 @@ class Registry:
             method="PUT",
             url=f"{location}{'&' if '?' in location else '?'}digest={blob.digest}",
             repository=repository,
-            content=blob.read(0, blob.size) if offset == 0 else b"",
+            content=_Piece(blob, 0, blob.size) if offset == 0 else b"",
             headers={"content-type": _OCTETS},
             # A whole blob is not sent into an upload that may have half of it.
             attempts=1 if offset == 0 else ATTEMPTS,
@@ -410,16 +474,16 @@ class Registry:
         self, repository: str, location: str, blob: Blob, offset: int
     ) -> tuple[str, int]:
         """Send one piece, or find out how much of it has arrived; give next location and offset."""
-        piece = await asyncio.to_thread(blob.read, offset, self._chunk)
+        length = min(self._chunk, blob.size - offset)
         request = _Request(
             method="PATCH",
             url=location,
             repository=repository,
-            content=piece,
+            content=_Piece(blob, offset, length),
             # No unit `bytes` in the range: so the protocol says, and Azure insists.
             headers={
                 "content-type": _OCTETS,
-                "content-range": f"{offset}-{offset + len(piece) - 1}",
+                "content-range": f"{offset}-{offset + length - 1}",
             },
             attempts=1,
         )
@@ -430,7 +494,7 @@ class Registry:
             if error.failure.permanent:
                 raise
             return await self._resume(repository, location, error)
-        return self._location(response), offset + len(piece)
+        return self._location(response), offset + length
 
     def _check_upload(self, response: httpx.Response, what: str) -> None:
         if response.status_code == httpx.codes.NOT_FOUND:
@@ -506,6 +570,8 @@ class Registry:
         url = request.url
         for _ in range(ATTEMPTS):
             headers = dict(request.headers)
+            if isinstance(request.content, _Piece):
+                headers["content-length"] = str(request.content.length)
             if same_origin(url, self._origin):
                 headers |= await self._authorization.headers(request.repository, request.scopes)
             message = self._client.build_request(

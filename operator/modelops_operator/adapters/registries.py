@@ -12,7 +12,9 @@ from azure.core.credentials_async import AsyncTokenCredential
 
 from modelops_operator.adapters.oci import Registry
 from modelops_operator.adapters.registry_azure import (
+    AUTHORITY,
     AzureCredentials,
+    AzureIdentity,
     azure_credential,
     is_azure,
     workload_identity,
@@ -24,6 +26,7 @@ from modelops_operator.adapters.registry_credentials import (
     basic,
 )
 from modelops_operator.adapters.registry_errors import RegistryErrors
+from modelops_operator.adapters.registry_upkeep import Upkeep
 from modelops_operator.api.config import RegistryAuth, RegistryConfig
 
 USERNAME: Final = "MODELOPS_REGISTRY_USERNAME"
@@ -39,6 +42,8 @@ class Registries:
         self._stack = AsyncExitStack()
         self._open: dict[str, Registry] = {}
         self._azure: AsyncTokenCredential | None = None
+        self._identities: dict[str, AzureIdentity] = {}
+        """By the host of a registry of Azure's."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,6 +72,24 @@ class Registries:
             )
             self._open[host] = await self._stack.enter_async_context(registry)
         return self._open[host]
+
+    async def upkeep(self, host: str) -> Upkeep:
+        """Give what tidies a registry: Azure's own way where an identity of Azure's opens it.
+
+        Raises RegistryError as `registry`.
+        """
+        registry = await self.registry(host)
+        identity = self._identities.get(host)
+        if identity is None:
+            return registry
+        # Imported here, since only those who tidy should pay for it.
+        from azure.containerregistry.aio import ContainerRegistryClient  # noqa: PLC0415
+
+        from modelops_operator.adapters.registry_azure_upkeep import AzureUpkeep  # noqa: PLC0415
+
+        trust = {"connection_verify": str(self._ca_bundle)} if self._ca_bundle else {}
+        client = ContainerRegistryClient(f"https://{host}", identity, audience=AUTHORITY, **trust)
+        return AzureUpkeep(registry, await self._stack.enter_async_context(client))
 
     async def _credentials(self, host: str) -> CredentialSource:
         """Choose what a registry is to know us by."""
@@ -105,7 +128,8 @@ class Registries:
                 ) from error
             self._azure = await self._stack.enter_async_context(credential)
         client = await self._stack.enter_async_context(http_client(self._ca_bundle))
-        return AzureCredentials(host, client, self._azure)
+        self._identities[host] = AzureIdentity(host, self._azure)
+        return AzureCredentials(host, client, self._identities[host])
 
 
 def http_client(ca_bundle: Path | None, auth: httpx.Auth | None = None) -> httpx.AsyncClient:

@@ -10,9 +10,11 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import httpx
+from azure.core.credentials import AccessToken
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import AzureError, ClientAuthenticationError
 from azure.identity.aio import DefaultAzureCredential, WorkloadIdentityCredential
@@ -22,7 +24,8 @@ from modelops_operator.adapters.registry_credentials import Credentials
 from modelops_operator.adapters.registry_errors import RegistryErrors
 from modelops_operator.adapters.registry_retry import insist
 
-AUDIENCE: Final = "https://containerregistry.azure.net/.default"
+AUTHORITY: Final = "https://containerregistry.azure.net"
+AUDIENCE: Final = f"{AUTHORITY}/.default"
 """Not that of Azure's management, which a policy of the registry may shut out."""
 HOSTS: Final = (".azurecr.io", ".azurecr.cn", ".azurecr.us")
 FEDERATED_TOKEN: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105 (the name of a variable)
@@ -54,6 +57,43 @@ def azure_credential(ca_bundle: Path | None) -> AsyncTokenCredential:
     return DefaultAzureCredential(**trust)
 
 
+class AzureIdentity:
+    """Who Azure takes us for: a credential of Azure's whose errors are `RegistryError`."""
+
+    def __init__(self, host: str, credential: AsyncTokenCredential) -> None:
+        self._credential = credential
+        self._errors = RegistryErrors(host, ADVICE)
+
+    async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Give a token of Azure's. Raises RegistryError."""
+        try:
+            return await self._credential.get_token(*scopes, **options)
+        except ClientAuthenticationError as error:
+            raise self._errors.denied(
+                f"Azure does not know the builder: {_first_line(error)}; check that the identity "
+                "has a federated credential for the builder's ServiceAccount, that the "
+                "ServiceAccount names it (`registry.azure.clientId`), and that Azure's workload "
+                "identity webhook runs"
+            ) from error
+        except (AzureError, OSError) as error:
+            # The file with the pod's token may be replaced just now, too.
+            raise self._errors.fault(f"no token from Azure: {_first_line(error)}") from error
+
+    async def close(self) -> None:
+        """Leave it to whoever opened the credential."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.close()
+
+
 class AzureCredentials:
     """What one registry of Azure's knows us by; a `CredentialSource`."""
 
@@ -61,12 +101,12 @@ class AzureCredentials:
         self,
         host: str,
         client: httpx.AsyncClient,
-        credential: AsyncTokenCredential,
+        identity: AzureIdentity,
     ) -> None:
         self.advice = ADVICE
         self._origin = f"https://{host}"
         self._client = client
-        self._credential = credential
+        self._identity = identity
         self._errors = RegistryErrors(host, ADVICE)
         self._refresh_token = ""
         self._renew_at = 0.0
@@ -96,7 +136,7 @@ class AzureCredentials:
         form = {
             "grant_type": "access_token",
             "service": service,
-            "access_token": await self._azure_token(),
+            "access_token": (await self._identity.get_token(AUDIENCE)).token,
         }
         url = f"{self._origin}/oauth2/exchange"
         response = await insist(
@@ -108,20 +148,6 @@ class AzureCredentials:
             return str(response.json()["refresh_token"])
         except (ValueError, LookupError, TypeError):
             raise self._errors.fault(f"{url} answered without a token") from None
-
-    async def _azure_token(self) -> str:
-        try:
-            return (await self._credential.get_token(AUDIENCE)).token
-        except ClientAuthenticationError as error:
-            raise self._errors.denied(
-                f"Azure does not know the builder: {_first_line(error)}; check that the identity "
-                "has a federated credential for the builder's ServiceAccount, that the "
-                "ServiceAccount names it (`registry.azure.clientId`), and that Azure's workload "
-                "identity webhook runs"
-            ) from error
-        except (AzureError, OSError) as error:
-            # The file with the pod's token may be replaced just now, too.
-            raise self._errors.fault(f"no token from Azure: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

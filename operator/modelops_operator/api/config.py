@@ -10,8 +10,17 @@ from typing import Annotated, ClassVar, Final, Self
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from modelops_operator.api.quantities import parse_quantity
 from modelops_operator.api.resources import validation_message
-from modelops_operator.api.schema import Boolean, DurationBetween, Fields, Integer, Rule, refusal
+from modelops_operator.api.schema import (
+    Boolean,
+    DurationBetween,
+    Fields,
+    Integer,
+    Quantity,
+    Rule,
+    refusal,
+)
 
 DEFAULT_PATH: Final = Path("/etc/modelops/config.yaml")
 PATH_VARIABLE: Final = "MODELOPS_CONFIG"
@@ -131,8 +140,15 @@ class BuilderConfig(Fields):
     """Attach a bill of materials (CycloneDX) and the provenance (SLSA) to every image."""
     signing: SigningConfig = SigningConfig()
     """How images are signed."""
+    scratch: Quantity = "16Gi"
+    """Disk for the builds at work; less where less is free."""
     runtime_bundle: Path = Path("/opt/modelops/runtime")
     """Folder with the serving runtime's wheel and lock, a subfolder for each version."""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Give `scratch` as a number of bytes."""
+        return int(parse_quantity(self.scratch))
 
 
 class VerificationMode(StrEnum):

@@ -32,12 +32,12 @@ from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
 from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.image import Image, Repository, canonical, index, publish
-from modelops_operator.builder.layers import Entry, Layer, write_layer
+from modelops_operator.builder.layers import CONTENT, Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.models import FetchedModel, fetch, title
 from modelops_operator.builder.referrers import Subject, attach
-from modelops_operator.builder.scratch import scratch_folder
+from modelops_operator.builder.scratch import Room, Share, scratch_folder
 from modelops_operator.builder.signing import KeyFile, sign
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Report, Transfer
@@ -45,6 +45,8 @@ from modelops_operator.builder.wheels import WheelStore
 
 BENTO: Final = "opt/bento"
 MODELS: Final = f"{BENTO}/{bento.MODELS}"
+LARGE: Final = 64 * 1024 * 1024
+"""Bytes from which a layer is sent while it is written, before it is known whether it is new."""
 LOST: Final = {Reason.IMAGE_INCOMPLETE, Reason.IMAGE_DAMAGED}
 """Why a registry refuses an image whose layers it was given."""
 
@@ -91,7 +93,8 @@ class Builder:
         try:
             site = await self._opened()
             async with scratch_folder() as folder:
-                return await _Build(site, spec, folder, Transfer(progress)).run()
+                with site.room.share() as share:
+                    return await _Build(site, spec, folder, share, Transfer(progress)).run()
         except (BuildError, RegistryError, OSError, ExceptionGroup) as error:
             failure = first_failure(error)
             if isinstance(failure, BuildError):
@@ -131,6 +134,7 @@ class Builder:
                     await connections.index(),
                     Environments(cache),
                     Locks(cache),
+                    Room(config.builder.scratch_bytes),
                 )
             return self._site
 
@@ -144,13 +148,17 @@ class _Site:
     index: httpx.AsyncClient
     environments: Environments
     locks: Locks
+    room: Room
 
 
 class _Build:
     """One build."""
 
-    def __init__(self, site: _Site, spec: ModelImageSpec, folder: Path, transfer: Transfer) -> None:
+    def __init__(
+        self, site: _Site, spec: ModelImageSpec, folder: Path, share: Share, transfer: Transfer
+    ) -> None:
         self._site = site
+        self._share = share
         self._spec = spec
         self._folder = folder
         self._transfer = transfer
@@ -200,7 +208,13 @@ class _Build:
     async def _fetch_one(self, model: ImageModel) -> FetchedModel:
         folder = self._folder / "models" / model.role
         await asyncio.to_thread(folder.mkdir, parents=True)
-        return await fetch(model, self._spec.tracking_uri, folder, self._spec.runtime.profile)
+        return await fetch(
+            model,
+            self._spec.tracking_uri,
+            folder,
+            runtime=self._spec.runtime.profile,
+            claim=self._share.claim,
+        )
 
     async def _lock(self, bundle: Bundle, models: Sequence[FetchedModel], target: Target) -> Lock:
         heavy = [model for model in models if not model.fast]
@@ -263,10 +277,30 @@ class _Build:
         self, name: str, repository: Repository, content: str, entries: Sequence[Entry]
     ) -> tuple[Layer, Blob]:
         path = self._folder / f"{name}.layer"
-        layer, blob = await asyncio.to_thread(write_layer, entries, path, content=content)
-        sent = await repository.registry.ensure(repository.name, blob)
+        large = sum(entry.size for entry in entries) > LARGE
+        growing = large and not await self._is_known(repository, content)
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(
+                asyncio.to_thread(write_layer, entries, path, content=content)
+            )
+            if growing:
+                await repository.registry.push_growing(repository.name, path, _blob_of(writing))
+                sent = True
+            else:
+                sent = await repository.registry.ensure(repository.name, await _blob_of(writing))
+        layer, blob = writing.result()
         self._transfer.count(layer.size, sent=sent)
         return layer, blob
+
+    async def _is_known(self, repository: Repository, content: str) -> bool:
+        """Tell whether an image of this very version has a layer of such content: hardly new."""
+        for tag in await repository.registry.tags(repository.name):
+            if tag.startswith(f"{self._predictor.version}-"):
+                manifest = await repository.registry.manifest(repository.name, tag)
+                layers = manifest.parsed().get("layers", ()) if manifest else ()
+                if any(layer.get("annotations", {}).get(CONTENT) == content for layer in layers):
+                    return True
+        return False
 
     def _skeleton(self) -> Sequence[Entry]:
         files = bento.skeleton(
@@ -413,6 +447,10 @@ class _Variant:
 
 def _predictor(models: Iterable[FetchedModel]) -> FetchedModel:
     return next(model for model in models if model.model.role is Role.PREDICTOR)
+
+
+async def _blob_of(writing: asyncio.Task[tuple[Layer, Blob]]) -> Blob:
+    return (await writing)[1]
 
 
 def _entries(model: FetchedModel) -> Sequence[Entry]:

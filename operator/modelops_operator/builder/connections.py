@@ -11,6 +11,7 @@ import httpx
 from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.adapters.registries import Registries, http_client
+from modelops_operator.adapters.registry_upkeep import Upkeep
 from modelops_operator.api.config import RegistryConfig
 from modelops_operator.builder.image import Base
 
@@ -38,6 +39,10 @@ class Connections:
     async def registry(self, host: str) -> Registry:
         """Give the connection to an image registry. Raises RegistryError."""
         return await self.registries.registry(host)
+
+    async def upkeep(self, host: str) -> Upkeep:
+        """Give what tidies an image registry. Raises RegistryError."""
+        return await self.registries.upkeep(host)
 
     async def base(self, reference: str) -> Base:
         """Give a base image by its address."""

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from modelops_operator.adapters.oci import Registry
 from modelops_operator.adapters.registry_errors import RegistryError
+from modelops_operator.adapters.registry_upkeep import Locks, Upkeep
 from modelops_operator.api.facts import Role
 from modelops_operator.builder.image import RECIPE
 from modelops_operator.builder.referrers import index_tag
@@ -34,6 +34,8 @@ class Stored:
     """Bytes of its layers, which others may share."""
     variants: tuple[str, ...] = ()
     """Digests of the images for each platform, where it is a list of them."""
+    locked: bool = False
+    """The registry was told not to delete it."""
 
     @property
     def is_image(self) -> bool:
@@ -41,7 +43,7 @@ class Stored:
         return bool(self.model)
 
 
-async def survey(registry: Registry, prefix: str) -> Sequence[Stored]:
+async def survey(registry: Upkeep, prefix: str) -> Sequence[Stored]:
     """List what is ours in the repositories under a path. Raises RegistryError."""
     found: list[Stored] = []
     for repository in await registry.repositories():
@@ -54,6 +56,7 @@ async def survey(registry: Registry, prefix: str) -> Sequence[Stored]:
             if manifest is not None:
                 tagged.setdefault(manifest.digest, []).append(tag)
                 manifests[manifest.digest] = manifest.parsed()
+        locked = await registry.locks.locked(repository) if registry.locks else ()
         for digest, parsed in manifests.items():
             annotations = parsed.get("annotations", {})
             if _PREDICTOR not in annotations and RECIPE not in annotations:
@@ -73,13 +76,14 @@ async def survey(registry: Registry, prefix: str) -> Sequence[Stored]:
                     layers=frozenset(layers),
                     size=sum(layers.values()),
                     variants=tuple(entry["digest"] for entry in parsed.get("manifests", ())),
+                    locked=digest in locked,
                 )
             )
     return found
 
 
 async def _images(
-    registry: Registry, repository: str, manifest: Mapping[str, Any]
+    registry: Upkeep, repository: str, manifest: Mapping[str, Any]
 ) -> Sequence[Mapping[str, Any]]:
     """Give the manifests that have layers: the image's own, or those of a list of images."""
     if "manifests" not in manifest:
@@ -120,7 +124,21 @@ def _number(image: Stored) -> int:
     return int(image.version) if image.version.isdecimal() else -1
 
 
-async def delete(registry: Registry, doomed: Stored) -> None:
+async def lock(locks: Locks, used: Iterable[Stored]) -> None:
+    """Have the registry refuse to delete images, whoever asks. Raises RegistryError."""
+    for one in used:
+        for digest in (one.digest, *one.variants):
+            await locks.lock(one.repository, digest)
+
+
+async def unlock(locks: Locks, doomed: Iterable[Stored]) -> None:
+    """Let images be deleted again that `lock` has locked. Raises RegistryError."""
+    for one in doomed:
+        for digest in (one.digest, *one.variants):
+            await locks.unlock(one.repository, digest)
+
+
+async def delete(registry: Upkeep, doomed: Stored) -> None:
     """Delete a manifest, its tags, and what is attached to it. Raises RegistryError.
 
     The attachments go first: cut short, it is found again and finished.
@@ -132,7 +150,7 @@ async def delete(registry: Registry, doomed: Stored) -> None:
         await registry.delete_manifest(doomed.repository, digest)
 
 
-async def _delete_attached(registry: Registry, repository: str, digest: str) -> None:
+async def _delete_attached(registry: Upkeep, repository: str, digest: str) -> None:
     tag = index_tag(digest)
     attached = await registry.referrers(repository, digest)
     listed = await registry.manifest(repository, tag)
@@ -146,7 +164,7 @@ async def _delete_attached(registry: Registry, repository: str, digest: str) -> 
             await registry.delete_manifest(repository, manifest.digest)
 
 
-async def delete_all(registry: Registry, doomed: Iterable[Stored]) -> Mapping[str, RegistryError]:
+async def delete_all(registry: Upkeep, doomed: Iterable[Stored]) -> Mapping[str, RegistryError]:
     """Delete what may go; give by reference what the registry did not delete, and why."""
     refused = {}
     for one in doomed:

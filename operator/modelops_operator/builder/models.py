@@ -8,7 +8,7 @@ of a predictor that is to be served through MLflow.
 import asyncio
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -83,20 +83,27 @@ async def fetch(
     model: ImageModel,
     tracking_uri: str,
     folder: Path,
+    *,
     runtime: ServingRuntime = ServingRuntime.AUTO,
+    claim: Callable[[str, int], None] = lambda _title, _size: None,
 ) -> FetchedModel:
     """Bring what `runtime` needs of a model version into `folder`, which must be empty.
 
-    Raises BuildError when MLflow does not have it, does not give it, it is not what its flavor
-    says, or it has no flavor where the runtime is Fast.
+    `claim` hears its bytes before any is fetched, and may raise. Raises BuildError when MLflow does
+    not have it, does not give it, it is not what its flavor says, or it has no flavor where the
+    runtime is Fast.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    return await asyncio.to_thread(_fetch, model, tracking_uri, folder, runtime)
+    return await asyncio.to_thread(_fetch, model, tracking_uri, folder, runtime, claim)
 
 
 def _fetch(
-    model: ImageModel, tracking_uri: str, folder: Path, runtime: ServingRuntime
+    model: ImageModel,
+    tracking_uri: str,
+    folder: Path,
+    runtime: ServingRuntime,
+    claim: Callable[[str, int], None],
 ) -> FetchedModel:
     # Imported here, since it takes a second that only those who fetch should pay.
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
@@ -113,7 +120,9 @@ def _fetch(
             raise _no_fast_form(model)
         through_mlflow = runtime is ServingRuntime.PYFUNC and model.role is Role.PREDICTOR
         fast = flavored and not through_mlflow
-        repository.download_artifacts(flavor.DATA if fast else "", str(folder))
+        wanted = flavor.DATA if fast else ""
+        claim(title(model), sum(_sizes(repository, wanted)))
+        repository.download_artifacts(wanted, str(folder))
         if flavored:
             _verify(model, folder)
         if not fast and model.role is Role.PREDICTOR:
@@ -150,6 +159,15 @@ def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
             "--artifacts-destination, so that it hands them out",
         )
     return get_artifact_repository(address, tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _sizes(repository: Any, path: str) -> Iterator[int]:
+    """Give the bytes of each file under a path, as far as MLflow knows them."""
+    for info in repository.list_artifacts(path):
+        if info.is_dir:
+            yield from _sizes(repository, info.path)
+        else:
+            yield info.file_size or 0
 
 
 def _has_flavor(model: ImageModel, folder: Path) -> bool:

@@ -6,8 +6,11 @@ it will have, and whatever points out of the wheel is refused.
 
 import asyncio
 import configparser
+import io
+import os
 import re
 import stat
+import tempfile
 import zipfile
 import zlib
 from base64 import urlsafe_b64encode
@@ -167,12 +170,37 @@ def installed(
     for a wheel that is damaged or would write outside its place.
     """
     compiler = stack.enter_context(Compiler()) if same_version(python) else None
+    shelf = _Shelf(stack)
     for wheel, path in wheels:
         try:
             archive = stack.enter_context(zipfile.ZipFile(path))
-            yield from _Installation(archive, wheel, python, compiler).entries()
+            yield from _Installation(archive, wheel, python, compiler, shelf).entries()
         except _DAMAGED as error:
             raise _refused(wheel, f"is damaged ({error})") from error
+
+
+class _Shelf:
+    """A file for sources and byte code, which would fill the memory until a layer has them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._file = stack.enter_context(tempfile.TemporaryFile(buffering=0))  # noqa: SIM115 (it is)
+        self._end = 0
+
+    def entry(self, path: str, content: bytes, *, executable: bool = False) -> Entry:
+        """Put bytes there; make the file of the layer that is read from there."""
+        try:
+            self._file.write(content)
+        except OSError as error:
+            raise broken(
+                Reason.BUILD_FAILED,
+                f"the builder cannot work in {tempfile.gettempdir()}: {error}; give it more disk",
+            ) from error
+        opener = partial(self._open, self._end, len(content))
+        self._end += len(content)
+        return Entry(path, len(content), opener, executable)
+
+    def _open(self, offset: int, size: int) -> io.BytesIO:
+        return io.BytesIO(os.pread(self._file.fileno(), size, offset))
 
 
 class _Member:
@@ -210,11 +238,13 @@ class _Installation:
         wheel: LockedWheel,
         python: str,
         compiler: Compiler | None,
+        shelf: _Shelf,
     ) -> None:
         self._archive = archive
         self._wheel = wheel
         self._python = python
         self._compiler = compiler
+        self._shelf = shelf
         self._site = site_packages(python)
         self._members = {
             info.filename: info for info in archive.infolist() if not info.filename.endswith("/")
@@ -259,7 +289,7 @@ class _Installation:
         source = self._read(info)
         if record.startswith("sha256=") and record.partition(",")[0] != _record_hash(source):
             raise _refused(self._wheel, f"holds {info.filename!r}, with another hash than it says")
-        yield Entry.of(path, source, executable=executable)
+        yield self._shelf.entry(path, source, executable=executable)
         yield from self._bytecode(path, source)
 
     def _bytecode(self, path: str, source: bytes) -> Iterator[Entry]:
@@ -276,7 +306,7 @@ class _Installation:
         if pyc:
             name = cache_name(path, self._python)
             self._written.append(f"{self._quoted(name)},,")
-            yield Entry.of(name, pyc)
+            yield self._shelf.entry(name, pyc)
 
     def _console_scripts(self) -> Iterator[Entry]:
         info = self._members.get(f"{self._info}/entry_points.txt")

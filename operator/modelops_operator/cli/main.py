@@ -5,8 +5,8 @@ import json
 import signal
 import sys
 import webbrowser
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -26,12 +26,19 @@ from rich.progress import (
 
 from modelops_operator.adapters.image_signatures import trusted_keys
 from modelops_operator.adapters.mlflow import ModelRegistryError
-from modelops_operator.adapters.oci import Reference, Registry
+from modelops_operator.adapters.oci import Reference
 from modelops_operator.adapters.registry_errors import RegistryError
-from modelops_operator.api.config import ConfigError, OperatorConfig, RegistryConfig, load
+from modelops_operator.adapters.registry_upkeep import Locks, Upkeep
+from modelops_operator.api.config import (
+    ConfigError,
+    OperatorConfig,
+    RegistryAuth,
+    RegistryConfig,
+    load,
+)
 from modelops_operator.api.resources import validation_message
 from modelops_operator.builder import garbage
-from modelops_operator.builder.connections import connected
+from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.images import cache_folder
 from modelops_operator.cli import building, serving
@@ -346,7 +353,8 @@ def inspect(reference: str, **options: Any) -> None:
 
 async def _inspect(reference: Reference, options: dict[str, Any]) -> Description:
     keys = trusted_keys(options["key"]) if options["key"] else ()
-    async with _registry(reference.host, options) as registry:
+    async with _connected(reference.host, options) as connections:
+        registry = await connections.registry(reference.host)
         return await describe(registry, reference, keys)
 
 
@@ -369,6 +377,16 @@ async def _inspect(reference: Reference, options: dict[str, Any]) -> Description
     help="Context of a cluster that uses the registry, once for each: name all of them. By "
     "default the current one.",
 )
+@click.option(
+    "--auth",
+    type=click.Choice([str(way) for way in RegistryAuth]),
+    default=str(RegistryAuth.AUTO),
+    show_default=True,
+    help="How to sign in to the registry. ACR: as Azure's tools are, or the pod's workload "
+    "identity is, which shows what is locked there.",
+)
+@click.option("--lock", is_flag=True, help="Have Azure's registry refuse to delete what is in use.")
+@click.option("--unlock", is_flag=True, help="Delete what is locked against deletion, too.")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @INSECURE
@@ -380,7 +398,8 @@ def prune(**options: Any) -> None:
 
 
 async def _prune(options: dict[str, Any]) -> None:
-    async with _registry(options["host"], options) as registry:
+    async with _connected(options["host"], options) as connections:
+        registry = await connections.upkeep(options["host"])
         # First what there is, then who uses it: an image that comes meanwhile is not in the list.
         stored = await garbage.survey(registry, options["prefix"])
         used = await usage(options["contexts"] or (None,))
@@ -389,16 +408,31 @@ async def _prune(options: dict[str, Any]) -> None:
                 f"ModelImage {used.building[0]} is being built, and what it needs cannot be told "
                 "from what nobody needs: run this again when it is done"
             )
-        doomed = garbage.unneeded(stored, used.digests, options["keep"])
-        for one in doomed:
+        unneeded = garbage.unneeded(stored, used.digests, options["keep"])
+        spared = [one for one in unneeded if one.locked and not options["unlock"]]
+        # What a locked image is made of stays with it.
+        kept = used.digests | {one.digest for one in spared}
+        doomed = [
+            one for one in garbage.unneeded(stored, kept, options["keep"]) if one not in spared
+        ]
+        for one in (*doomed, *spared):
             what = f"{one.model}/{one.version}" if one.is_image else "kept for builds"
-            click.echo(f"{one.repository}:{one.tags[0]}  {what}  {_size(one.size)}")
+            stays = "  stays: it is locked" if one in spared else ""
+            click.echo(f"{one.repository}:{one.tags[0]}  {what}  {_size(one.size)}{stays}")
         images = sum(one.is_image for one in doomed)
         click.echo(f"{images} images and {len(doomed) - images} remembered layers may go")
-        if options["dry_run"] or not doomed:
+        if options["dry_run"]:
+            return
+        if options["lock"]:
+            in_use = [one for one in stored if one.digest in used.digests and not one.locked]
+            await garbage.lock(_locks(registry), in_use)
+            click.echo(f"{len(in_use)} more images in use are locked")
+        if not doomed:
             return
         if not options["yes"]:
             click.confirm("Delete them?", abort=True)
+        if options["unlock"]:
+            await garbage.unlock(_locks(registry), [one for one in doomed if one.locked])
         refused = await garbage.delete_all(registry, doomed)
     for error in refused.values():
         click.echo(f"not deleted: {error.failure.message}", err=True)
@@ -407,17 +441,23 @@ async def _prune(options: dict[str, Any]) -> None:
         raise click.ClickException(f"{len(refused)} could not be deleted, see above")
 
 
-@asynccontextmanager
-async def _registry(host: str, options: dict[str, Any]) -> AsyncIterator[Registry]:
-    """Open the connection to a registry that the options tell of."""
+def _locks(registry: Upkeep) -> Locks:
+    if registry.locks is None:
+        raise click.UsageError(
+            "only Azure's registries have locks, for those who sign in to Azure: --auth ACR"
+        )
+    return registry.locks
+
+
+def _connected(host: str, options: dict[str, Any]) -> AbstractAsyncContextManager[Connections]:
+    """Open connections to the registry that the options tell of."""
     told = {
         "host": host,
         "insecure": options["insecure"],
+        "auth": options.get("auth", RegistryAuth.AUTO),
         "dockerConfig": options["docker_config"],
     }
-    config = RegistryConfig.model_validate(told)
-    async with connected(config, options["ca_bundle"]) as connections:
-        yield await connections.registry(host)
+    return connected(RegistryConfig.model_validate(told), options["ca_bundle"])
 
 
 def _show(description: Description) -> None:

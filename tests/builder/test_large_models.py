@@ -73,7 +73,7 @@ async def test_a_models_bytes_are_told_before_any_is_fetched(mlflow: Any, tmp_pa
         raise OSError
 
     with pytest.raises(BuildError):
-        await fetch(model, mlflow.uri, tmp_path / "out", refuse)
+        await fetch(model, mlflow.uri, tmp_path / "out", claim=refuse)
     assert told == [("model sized version 1", sum(map(len, files.values())))]
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -46,7 +46,7 @@ async def test_through_mlflow_the_whole_folder_of_a_predictor_is_needed(
     models = {model.role: model for model in release(mlflow, tmp_path, "whole", "whole")}
     folder = tmp_path / "out"
     folder.mkdir()
-    fetched = await fetch(models[role], mlflow.uri, folder, ServingRuntime.PYFUNC)
+    fetched = await fetch(models[role], mlflow.uri, folder, runtime=ServingRuntime.PYFUNC)
     through_mlflow = role is Role.PREDICTOR
     assert fetched.fast != through_mlflow
     assert ("unwanted.txt" in fetched.files()) == through_mlflow
@@ -58,7 +58,7 @@ async def test_fast_refuses_a_model_without_our_flavor(mlflow: Any, tmp_path: Pa
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(BuildError, match=r"model plain version \d+ has no fast form") as caught:
-        await fetch(model, mlflow.uri, folder, ServingRuntime.FAST)
+        await fetch(model, mlflow.uri, folder, runtime=ServingRuntime.FAST)
     assert caught.value.failure.reason == "FastFormMissing"
     assert caught.value.failure.permanent
     assert "modelops_training" in caught.value.failure.message

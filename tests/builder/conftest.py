@@ -266,5 +266,5 @@ def first(
 ) -> tuple[ModelImageSpec, BuiltImage]:
     """A first release, built into an empty registry."""
     models = release(mlflow, tmp_path_factory.mktemp("models"), "one")
-    spec = spec_of(models, configuration, "employment")
+    spec = spec_of(models, configuration, "release-predictor")
     return spec, asyncio.run(build(configuration, spec))

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from modelops_operator.builder.image import Image, Repository, publish
 from modelops_operator.builder.image import read_image as read_parts
 from modelops_operator.builder.layers import Entry, write_layer
 from modelops_operator.builder.referrers import attached
+from modelops_operator.builder.scratch import Room
 from modelops_operator.builder.target import Target
 from modelops_runtime import bento, flavor
 from modelops_runtime.bento import ServingRuntime
@@ -41,20 +41,6 @@ from tests.registries.proxy import proxied
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 SITE = "opt/venv/lib/python3.11/site-packages"
-BUILD = """
-import asyncio, json, sys
-from modelops_operator.api.config import OperatorConfig
-from modelops_operator.api.resources import ModelImageSpec
-from modelops_operator.builder.build import Builder
-
-async def main():
-    config, spec = (json.loads(text) for text in sys.argv[1:])
-    async with Builder(OperatorConfig.model_validate(config)) as builder:
-        built = await builder.build(ModelImageSpec.model_validate(spec), lambda *_: None)
-    print(built.digest)
-
-asyncio.run(main())
-"""
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +160,9 @@ async def test_an_image_is_signed_before_it_has_a_tag(
         config = OperatorConfig.model_validate(
             configure(registry={"host": proxy.host}, builder=settings)
         )
-        spec = first[0].model_copy(update={"repository": f"{proxy.host}/modelops/employment"})
+        spec = first[0].model_copy(
+            update={"repository": f"{proxy.host}/modelops/release-predictor"}
+        )
         built = await build(config, spec)
         put = [path for method, path, _ in proxy.seen if method == "PUT" and "/manifests/" in path]
     assert built.digest == first[1].digest, "what is said about an image is no part of it"
@@ -230,7 +218,7 @@ async def test_a_new_version_sends_little_and_asks_little(
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    spec = spec_of(release(mlflow, tmp_path, "two"), configuration, "employment")
+    spec = spec_of(release(mlflow, tmp_path, "two"), configuration, "release-predictor")
     async with Builder(configuration) as builder:
         begun = time.monotonic()
         built = await builder.build(spec, lambda *_: None)
@@ -296,37 +284,13 @@ async def test_when_the_base_moves_only_its_layers_are_sent(
     assert config["config"]["Labels"]["org.opencontainers.image.base.digest"] == digest
 
 
-async def test_is_the_same_in_another_process_folder_and_registry_path(
-    first: tuple[ModelImageSpec, BuiltImage], registry: Any, configure: Configure, tmp_path: Path
-) -> None:
-    """Nothing is remembered under another prefix, so all of it is made anew."""
-    config = configure(registry={"prefix": "elsewhere"})
-    spec = first[0].model_copy(
-        update={"repository": first[0].repository.replace("/modelops/", "/elsewhere/")}
-    )
-    result = await run(
-        *(sys.executable, "-c", BUILD, json.dumps(config)),
-        spec.model_dump_json(by_alias=True, exclude_none=True),
-        cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"},
-        umask=0o077,
-    )
-    assert result.returncode == 0, result.stderr
-    found = result.stdout.strip()
-    if found != first[1].digest:  # tell which layer it is
-        there = await read_image(registry, f"{spec.repository}@{found}")
-        assert there == await read_image(registry, first[1].reference)
-    assert found == first[1].digest
-    assert leftovers(tmp_path) == []
-
-
 async def test_layers_that_the_registry_lost_are_brought_again(
     first: tuple[ModelImageSpec, BuiltImage], configuration: OperatorConfig, registry: Any
 ) -> None:
     """Debian's registry writes a link to a layer in place: two at once can leave it empty."""
     spec, built = first
     manifest, _ = await read_image(registry, built.reference)
-    layers = registry.data / "docker/registry/v2/repositories/modelops/employment/_layers"
+    layers = registry.data / "docker/registry/v2/repositories/modelops/release-predictor/_layers"
     lost = [manifest["layers"][place]["digest"] for place in (0, -1)]
     links = [layers / digest.replace(":", "/") / "link" for digest in lost]
     for link in links:
@@ -464,19 +428,23 @@ async def test_a_runtime_that_the_builder_lacks_is_told(
 
 
 @NEEDS_ROOT
+# MLflow leaves the connection of a download that failed to the garbage collector.
+@pytest.mark.filterwarnings("ignore:.*unclosed <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("size", [3_000_000, 700_000], ids=["model", "layer"])
 async def test_a_full_disk_is_told_and_leaves_no_image(
     mlflow: Any, configuration: OperatorConfig, registry: Any, tmp_path: Path, size: int
 ) -> None:
     files = {"MLmodel": SIGNED, "requirements.txt": b"iniconfig==2.1.0\n", "m": os.urandom(size)}
-    model = mlflow.register("large", files, tmp_path / "in")
-    spec = spec_of([model], configuration, "large")
+    model = mlflow.register("too_large", files, tmp_path / "in")
+    spec = spec_of([model], configuration, "too-large")
     disk = tmp_path / "disk"
     disk.mkdir()
     await run("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk))
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tempfile.tempdir", str(disk))
+            patch.setattr(Room, "LIBRARIES", 0)
+            patch.setattr(Room, "COPIES", 0)  # else it is refused before
             with pytest.raises(BuildError, match=r"No space left on device.*more disk") as caught:
                 await build(configuration, spec)
         assert leftovers(disk) == []
@@ -484,7 +452,7 @@ async def test_a_full_disk_is_told_and_leaves_no_image(
         await run("umount", str(disk))
     assert caught.value.failure.reason == "BuildFailed"
     repositories = registry.data / "docker/registry/v2/repositories/modelops"
-    tags = (repositories / "large").glob("_manifests/tags/*")
+    tags = (repositories / "too-large").glob("_manifests/tags/*")
     assert not [path.name for path in tags if not path.name.startswith("environment-")]
 
 
@@ -497,7 +465,7 @@ async def test_a_registry_that_refuses_us_is_told(
     monkeypatch.setenv("MODELOPS_REGISTRY_USERNAME", "builder")
     monkeypatch.setenv("MODELOPS_REGISTRY_PASSWORD", "wrong")
     config = OperatorConfig.model_validate(configure(registry={"host": guarded.host}))
-    spec = first[0].model_copy(update={"repository": f"{guarded.host}/modelops/employment"})
+    spec = first[0].model_copy(update={"repository": f"{guarded.host}/modelops/release-predictor"})
     with pytest.raises(BuildError, match="check that the credentials") as caught:
         await build(config, spec)
     assert caught.value.failure.reason == "ImageRegistryDenied"
@@ -542,7 +510,9 @@ async def test_a_build_that_ends_in_any_step_leaves_no_tag_and_is_done_again(
             if step == ending:
                 building.cancel()
 
-        spec = first[0].model_copy(update={"repository": f"{registry.host}/modelops/{name}"})
+        spec = first[0].model_copy(
+            update={"repository": f"{registry.host}/{name}/release-predictor"}
+        )
         async with Builder(config) as builder:
             building = asyncio.create_task(builder.build(spec, progress))
             with contextlib.suppress(asyncio.CancelledError):
@@ -555,7 +525,7 @@ async def test_a_build_that_ends_in_any_step_leaves_no_tag_and_is_done_again(
         name = f"ended-{number}"
         built, _ = await attempt(name, ending=step)
         assert built is None, step
-        tags = (repositories / "modelops" / name).glob("_manifests/tags/1-*")
+        tags = (repositories / name / "release-predictor").glob("_manifests/tags/1-*")
         assert not list(tags), step
         again, _ = await attempt(name)
         assert again is not None

@@ -3,6 +3,9 @@
 import asyncio
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,29 +112,58 @@ def test_an_image_is_signed_and_its_signature_verified(
     assert "is by a key that is trusted" in " ".join(refused.output.split())
 
 
-def test_an_image_is_written_as_an_oci_layout(
-    first: tuple[ModelImageSpec, BuiltImage], options: list[str], modelops: Modelops, tmp_path: Path
+def test_an_image_is_the_same_in_another_process_folder_and_place_and_an_oci_layout(
+    first: tuple[ModelImageSpec, BuiltImage],
+    options: list[str],
+    modelops: Modelops,
+    mlflow: RunningMlflow,
+    tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "layout"
-    done = modelops("build", *options, "--runtime", "Fast", "--output", str(folder), "--json")
-    assert done.exit_code == 0, done.output
+    """Nothing is remembered in a new folder, so all of it is made anew."""
+    folder, scratch = tmp_path / "layout", tmp_path / "scratch"
+    scratch.mkdir()
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("modelops")), "build", *options),
+            *("--output", str(folder), "--json"),
+        ],
+        cwd=scratch,
+        env=os.environ
+        | {"MLFLOW_TRACKING_URI": mlflow.uri, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        | {"TMPDIR": str(scratch), "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"},
+        umask=0o077,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(scratch.iterdir()) == []
     summary = json.loads(done.stdout)
+    assert summary["digest"] == first[1].digest
     assert summary["reference"] == f"oci:{folder}:1"
     assert summary["lock"] == first[1].lock
     assert summary["form"] == "Fast"
     assert json.loads((folder / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
-    (entry,) = json.loads((folder / "index.json").read_text())["manifests"]
-    assert entry["digest"] == summary["digest"]
-    manifest = json.loads(blob(folder, entry))
+    manifest = exported(folder, summary["digest"])
     config = json.loads(blob(folder, manifest["config"]))
-    assert config["config"]["Labels"]["modelops.dev/profile"] == "Fast"
     assert len(config["rootfs"]["diff_ids"]) == len(manifest["layers"])
     for layer in manifest["layers"]:
         blob(folder, layer)
-    again = json.loads(
-        modelops("build", *options, "--runtime", "Fast", "--output", str(folder), "--json").stdout
-    )
+
+    into = ("--output", str(folder), "--json")
+    again = json.loads(modelops("build", *options, *into).stdout)
     assert (again["digest"], again["pushed"]) == (summary["digest"], 0)
+    fast = json.loads(modelops("build", *options, "--runtime", "Fast", *into).stdout)
+    config = json.loads(blob(folder, exported(folder, fast["digest"])["config"]))
+    assert config["config"]["Labels"]["modelops.dev/profile"] == "Fast"
+
+
+def exported(folder: Path, digest: str) -> dict[str, Any]:
+    """Read the manifest of the one image of a layout, which has to have this digest."""
+    (entry,) = json.loads((folder / "index.json").read_text())["manifests"]
+    assert entry["digest"] == digest
+    manifest: dict[str, Any] = json.loads(blob(folder, entry))
+    return manifest
 
 
 def blob(folder: Path, descriptor: dict[str, Any]) -> bytes:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from modelops_operator.adapters.image_folder import ImageFolder
 from modelops_operator.adapters.oci import Blob
-from modelops_operator.builder.failures import BuildError
+from modelops_operator.api.reasons import Reason
+from modelops_operator.builder.failures import BuildError, broken
 from modelops_operator.builder.layers import Entry, write_layer
 from modelops_operator.builder.models import fetch
 from modelops_operator.builder.scratch import Room
@@ -70,9 +71,9 @@ async def test_a_models_bytes_are_told_before_any_is_fetched(mlflow: Any, tmp_pa
 
     def refuse(title: str, size: int) -> None:
         told.append((title, size))
-        raise OSError
+        raise broken(Reason.BUILD_FAILED, "no room")
 
-    with pytest.raises(BuildError):
+    with pytest.raises(BuildError, match="no room"):
         await fetch(model, mlflow.uri, tmp_path / "out", claim=refuse)
     assert told == [("model sized version 1", sum(map(len, files.values())))]
     assert list((tmp_path / "out").iterdir()) == []

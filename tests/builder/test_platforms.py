@@ -54,7 +54,7 @@ def both(
 ) -> tuple[ModelImageSpec, BuiltImage]:
     """The first release of the builder's tests, for both platforms."""
     changes = {"platforms": ("linux/amd64", "linux/arm64"), "base": bases}
-    changes["repository"] = first[0].repository.replace("/employment", "/anywhere")
+    changes["repository"] = first[0].repository.replace("/release-predictor", "/anywhere")
     spec = first[0].model_copy(update=changes)
     return spec, asyncio.run(build(configuration, spec))
 

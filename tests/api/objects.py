@@ -311,7 +311,7 @@ BAD = (
         server_says='supported values: "Auto", "Fast", "Pyfunc"'),
     Bad(title="a runtime of its version", spec=serving(runtime={"version": "0.1.0"}),
         field="spec.serving.runtime", says="must be one of 'Auto', 'Fast' or 'Pyfunc'",
-        server_says="must be of type string"),
+        server_says="unknown field"),
     # --- suspend
     Bad(title="suspend as text", spec=predictor(**PREDICTOR) | {"suspend": "true"},
         field="spec.suspend", says="must be true or false, without quotes",

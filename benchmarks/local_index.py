@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from urllib.parse import unquote, urlsplit
 
 from aiohttp import web
 from modelops_operator.adapters.registries import http_client
@@ -38,14 +37,14 @@ class LocalIndex:
             await asyncio.gather(*(self._offer(wheel, store) for wheel in wheels))
 
     async def _offer(self, wheel: LockedWheel, store: WheelStore) -> None:
-        path = self._folder / "simple" / wheel.name / _filename(wheel)
+        path = self._folder / "simple" / wheel.name / wheel.filename
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(await store.fetch(wheel))
 
     def address(self, wheel: LockedWheel) -> LockedWheel:
         """Give the same wheel, to be had from here."""
-        return replace(wheel, url=f"{self.url}/{wheel.name}/{_filename(wheel)}")
+        return replace(wheel, url=f"{self.url}/{wheel.name}/{wheel.filename}")
 
     @contextmanager
     def serving(self) -> Iterator[str]:
@@ -77,7 +76,3 @@ class LocalIndex:
             for path in sorted(folder.glob("*.whl"))
         )
         return web.Response(text="\n".join(links), content_type="text/html")
-
-
-def _filename(wheel: LockedWheel) -> str:
-    return unquote(urlsplit(wheel.url).path.rpartition("/")[2])

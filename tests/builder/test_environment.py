@@ -233,3 +233,14 @@ def test_large_wheels_get_a_layer_each_and_ours_one_of_their_own() -> None:
     assert groups[-1].framed
     assert groups[-1].wheels[0].name == "own"
     assert {wheel.size for wheel in groups[-2].wheels} == set(range(10))
+
+
+async def test_sizes_that_a_plain_index_does_not_tell_are_asked_for(
+    index: Index, make_wheel: Callable[..., LockedWheel], tmp_path: Path
+) -> None:
+    whole = [index.publish(make_wheel({"a": bytes(n)}, f"w{n}")) for n in (10, 2000)]
+    plain = [replace(wheel, size=0) for wheel in whole]
+    gone = replace(plain[0], name="x", url=f"{index.url}/gone.whl")
+    async with httpx.AsyncClient() as web:
+        lock = await WheelStore(tmp_path, web).sized(Lock((*plain, gone)))
+    assert lock.wheels == (*whole, gone)

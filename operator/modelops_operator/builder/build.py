@@ -231,16 +231,18 @@ class _Build:
             "target": [target.python, target.platform],
             "rebuild": self._spec.rebuild,
         }
-        lock = await self._site.locks.answer(
-            question,
-            lambda: resolve(
+
+        async def answer() -> Lock:
+            lock = await resolve(
                 wanted,
                 target,
                 constraints=limits,
                 preferred=bundle.lock_content,
                 config=self._site.config.builder,
-            ),
-        )
+            )
+            return await self._job().wheels.sized(lock)
+
+        lock = await self._site.locks.answer(question, answer)
         return lock.with_local([bundle.wheel])
 
     async def _assemble(

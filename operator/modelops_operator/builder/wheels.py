@@ -16,6 +16,7 @@ import zlib
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -29,7 +30,7 @@ from modelops_operator.api.reasons import Reason
 from modelops_operator.builder.bytecode import Compiler, cache_name, same_version
 from modelops_operator.builder.failures import BuildError, broken, passing
 from modelops_operator.builder.layers import Entry
-from modelops_operator.builder.lock import LockedWheel
+from modelops_operator.builder.lock import Lock, LockedWheel
 
 PREFIX: Final = "opt/venv"
 INTERPRETER: Final = f"/{PREFIX}/bin/python3"
@@ -95,6 +96,24 @@ class WheelStore:
             async with self._slots:
                 await self._download(wheel, path)
         return path
+
+    async def sized(self, lock: Lock) -> Lock:
+        """Ask for the sizes that a plain index did not tell: layers are dealt by them.
+
+        What is not told then either stays unknown.
+        """
+        return Lock(tuple(await asyncio.gather(*(self._sized(wheel) for wheel in lock.wheels))))
+
+    async def _sized(self, wheel: LockedWheel) -> LockedWheel:
+        if wheel.size or wheel.local:
+            return wheel
+        async with self._slots:
+            try:
+                response = await self._client.head(wheel.url, follow_redirects=True)
+            except httpx.TransportError:
+                return wheel
+        length = response.headers.get("content-length", "0") if response.is_success else "0"
+        return replace(wheel, size=int(length))
 
     async def _download(self, wheel: LockedWheel, path: Path) -> None:
         partial_path = path.with_suffix(f".{id(wheel):x}.part")

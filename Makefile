@@ -21,7 +21,7 @@ $(UV):
 	$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet uv==$(UV_VERSION)
 
 .venv/.synced: $(UV) uv.lock pyproject.toml operator/pyproject.toml serving_runtime/pyproject.toml training/pyproject.toml
-	$(UV) sync --frozen --quiet
+	$(UV) sync --frozen --quiet --compile-bytecode # once, instead of in each process that starts at the same time
 	touch $@
 
 .PHONY: setup

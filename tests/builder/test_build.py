@@ -527,7 +527,7 @@ async def test_a_build_that_ends_in_any_step_leaves_no_tag_and_is_done_again(
             if step == ending:
                 building.cancel()
 
-        spec = first[0].model_copy(update={"repository": f"{registry.host}/modelops/{name}"})
+        spec = first[0].model_copy(update={"repository": f"{registry.host}/{name}/employment"})
         async with Builder(config) as builder:
             building = asyncio.create_task(builder.build(spec, progress))
             with contextlib.suppress(asyncio.CancelledError):
@@ -540,7 +540,7 @@ async def test_a_build_that_ends_in_any_step_leaves_no_tag_and_is_done_again(
         name = f"ended-{number}"
         built, _ = await attempt(name, ending=step)
         assert built is None, step
-        tags = (repositories / "modelops" / name).glob("_manifests/tags/1-*")
+        tags = (repositories / name / "employment").glob("_manifests/tags/1-*")
         assert not list(tags), step
         again, _ = await attempt(name)
         assert again is not None

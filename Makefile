@@ -54,7 +54,7 @@ test: setup ## All tests: static, unit, contract, and the whole line in sandboxe
 .PHONY: fuzz
 fuzz: setup ## Throw made-up wheels at the builder's reader (SECONDS=60)
 	$(UV) run --quiet --no-sync --with atheris==3.0.0 python tests/fuzz/wheels.py \
-		-len_control=0 -max_len=800 -max_total_time=$(or $(SECONDS),60)
+		-artifact_prefix=$(CACHE)/ -len_control=0 -max_len=800 -max_total_time=$(or $(SECONDS),60)
 
 .PHONY: test-spark
 test-spark: setup ## The reference profile by a real Spark (needs Java, fetches 400 MB)

@@ -32,7 +32,7 @@ NAMES = (
     "toy-1.0.data/scripts/run",
     "toy/__init__.py",
 )
-PLACES = ("", "/", "../", "toy/../../", "toy-1.0.data/", "toy-1.0.data/data/", f"{INFO}/")
+PLACES = ["", "/", "../", "toy/../../", "toy-1.0.data/", "toy-1.0.data/data/", f"{INFO}/"]
 
 
 def archive(data: atheris.FuzzedDataProvider) -> bytes:

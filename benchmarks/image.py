@@ -5,7 +5,8 @@ that has all wheels (`local_index`), one base image for both sides: Debian's Pyt
 the generated Dockerfile needs, made by mmdebstrap as `python:3.11-slim` would be. Both sides build
 the same LightGBM model, registered by `mlflow.lightgbm.log_model` with the requirements that MLflow
 infers: "full" serves it as a pyfunc, as the peer does. "lean" is the image of three models with our
-flavor, a predictor and two detectors, which the pods of this project usually run.
+flavor, a predictor and two detectors, which the pods of this project usually run; it is built after
+"full", and its first build finds the layers that both have.
 
 Our builder is a process that stays, as in a cluster, and fetches the model from MLflow within its
 seconds; the peer's seconds are those of `buildah bud` and `buildah push` alone, not those of

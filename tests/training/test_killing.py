@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -190,7 +191,8 @@ def test_killed_after_any_time_the_aliases_agree(
 ) -> None:
     trainer.start(server)
     time.sleep(delay)
-    os.kill(trainer.fork, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # on a quiet machine it may have ended by then
+        os.kill(trainer.fork, signal.SIGKILL)
     trainer.ended()
     assert settled(client, lambda: len(train_ids(client)) == 1)
 

@@ -14,19 +14,19 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from modelops_runtime import flavor
+from modelops_runtime import detectors, flavor
 from modelops_runtime.flavor import FlavorError, FlavorInfo
-from modelops_runtime.outlier import DetectorError, Mahalanobis
+from modelops_runtime.outlier import DetectorError, OutlierDetector
 from modelops_runtime.parity import Parity, ParityError
 from modelops_runtime.predictors import (
-    LightGbmPredictor,
     Predictor,
     PredictorError,
     PyfuncPredictor,
-    TreelitePredictor,
+    RowsRefused,
+    forms,
 )
 from modelops_runtime.profile import Profile, ProfileError
-from modelops_runtime.schema import Output, Schema, SchemaError
+from modelops_runtime.schema import Schema, SchemaError
 from modelops_runtime.signature import SignatureError, read_example, read_signature
 
 T = TypeVar("T")
@@ -34,13 +34,10 @@ T = TypeVar("T")
 NAMES: Final = "models.json"
 _LOG: Final = logging.getLogger("bentoml.modelops")
 
-_Broken = (FlavorError, SchemaError, ProfileError, DetectorError, ParityError, PredictorError)
-
-FORMS: Final[tuple[tuple[str, Callable[[FlavorInfo, Output], Predictor]], ...]] = (
-    (TreelitePredictor.form, TreelitePredictor),
-    (LightGbmPredictor.form, LightGbmPredictor),
+_Broken = (
+    *(FlavorError, SchemaError, ProfileError, DetectorError, ParityError),
+    *(PredictorError, RowsRefused),
 )
-"""From the fastest to the slowest."""
 
 
 class ModelsError(RuntimeError):
@@ -51,7 +48,7 @@ class ModelsError(RuntimeError):
 class Detector:
     """An outlier detector and the table that encodes rows for it."""
 
-    model: Mahalanobis
+    model: OutlierDetector
     schema: Schema
 
 
@@ -141,7 +138,8 @@ def _load_flavored(place: Path, names: Mapping[str, str]) -> Models:
     schema = Schema.from_json(info.load(flavor.SCHEMA))
     parity = Parity.from_json(info.load(flavor.PARITY), schema)
     rejected: dict[str, str] = {}
-    for name, form in FORMS:
+    for form in forms(info):
+        name = form.form
         try:
             predictor = form(info, schema.output)
             parity.prove_predictor(predictor)
@@ -187,7 +185,7 @@ def _verified(place: Path, role: str) -> FlavorInfo:
 
 def _detector(info: FlavorInfo, served: Schema) -> Detector:
     own = Schema.from_json(info.load(flavor.SCHEMA))
-    model = Mahalanobis.from_json(info.load(flavor.DETECTOR))
+    model = detectors.read(info)
     Parity.from_json(info.load(flavor.PARITY), own).prove_detector(model)
     return Detector(model, _shared(own, served))
 

@@ -122,7 +122,7 @@ def test_the_detector_finds_them_in_many_columns() -> None:
     values[:, :6] = np.exp(values[:, :6] / 2)  # skewed ones, as incomes are
     frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(30)])
     frame["y"] = (values[:, 7] > 0).astype(int)
-    detector = train(frame, "y", rounds=2).detector
+    detector = train(frame, "y", rounds=2, known_ahead=["x7"]).detector
     found, errors = [], []
     for column in range(30):
         moved, wrong = values[:2_000].copy(), values[:2_000].copy()

@@ -156,7 +156,9 @@ def _load_any(place: Path, names: Mapping[str, str]) -> Models:
     signature = read_signature(place)
     predictor = PyfuncPredictor(place, signature.types)
     predictor.prove()
-    return Models(names, signature.schema, predictor)
+    why = signature.why_not_faster or "it was not registered by modelops_training"
+    _LOG.warning("the predictor is served by its own library, not compiled: %s", why)
+    return Models(names, signature.schema, predictor, rejected={"compiled": why})
 
 
 def _optional(

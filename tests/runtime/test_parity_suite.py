@@ -12,6 +12,7 @@ Exceptions, and their reasons:
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost
+from modelops_runtime import detectors as read_detectors
 from modelops_runtime import flavor
-from modelops_runtime.predictors import forms
-from modelops_runtime.schema import Schema
-from modelops_training import Adopted, adopt, inputs
-from sklearn import ensemble, linear_model, tree
+from modelops_runtime.predictors import RowsRefused, forms
+from modelops_runtime.schema import UNSEEN, InvalidRows, Schema
+from modelops_training import Adopted, adopt, detectors, inputs
+from numpy.typing import NDArray
+from sklearn import ensemble, linear_model, neighbors, tree
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.impute import SimpleImputer
@@ -102,8 +105,9 @@ HARD = table(ROWS, 1)
 WHOLE = FRAME[[name for name in NUMBERS if name != "gaps"]]
 
 
-def awkward(schema: Schema) -> pd.DataFrame:
-    """Give the rows that a model of this schema takes, with all it takes."""
+@cache
+def awkward(schema: Schema) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Give the rows that a model of this schema takes, with all it takes, and their matrix."""
     random = np.random.default_rng(2)
     frame = HARD[list(schema.names)].copy()
     for column in schema.inputs:
@@ -116,7 +120,10 @@ def awkward(schema: Schema) -> pd.DataFrame:
             values = frame[column.name]
             kept = values.astype(object if values.dtype == bool else values.dtype)
             frame[column.name] = kept.mask(gap)
-    return frame
+    matrix = inputs.encode(frame, schema)
+    records = inputs.records(frame.head(1_000), schema)
+    np.testing.assert_array_equal(matrix[:1_000], schema.encode(records))
+    return frame, matrix
 
 
 class Case(NamedTuple):
@@ -295,8 +302,7 @@ def hold(case: Case, folder: Path) -> Adopted:
     adopted = adopt(model, case.rows, target, with_detectors=False)
     assert adopted.kinds["predictor"] == case.form
     served = files_of(adopted, folder)
-    rows = awkward(adopted.schema)
-    matrix = inputs.encode(rows, adopted.schema)
+    rows, matrix = awkward(adopted.schema)
     answer = served.predict((), matrix)
     given = typed(rows, case.rows)
     expected = (
@@ -308,10 +314,6 @@ def hold(case: Case, folder: Path) -> Adopted:
     if answer.probabilities is not None:
         labels = np.asarray(model.predict(given)).reshape(-1)
         assert int((np.array(answer.predictions) != labels).sum()) == 0
-    few = rows.head(300)
-    np.testing.assert_array_equal(
-        matrix[:300], adopted.schema.encode(inputs.records(few, adopted.schema))
-    )
     return adopted
 
 
@@ -358,3 +360,128 @@ def test_encoders(name: str, form: str, tmp_path: Path) -> None:
 
     target = "binary" if form == "treelite" else "value"
     hold(Case(model, target, form=form), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [OneHotEncoder, OrdinalEncoder])
+def test_numbers_that_are_categories(kind: Any, tmp_path: Path) -> None:
+    unknown: dict[str, Any] = {"handle_unknown": "ignore"}
+    if kind is OrdinalEncoder:
+        unknown = {"handle_unknown": "use_encoded_value", "unknown_value": -5}
+    encoder = make_pipeline(SimpleImputer(strategy="most_frequent"), kind(**unknown))
+    both = ColumnTransformer(
+        [("as categories", encoder, ["int8", "uint16"]), ("as numbers", FILLED, NUMBERS)]
+    )
+    forest = ensemble.RandomForestClassifier(**TREES)
+    adopted = hold(Case(lambda: make_pipeline(both, forest), "classes", FRAME[NUMBERS]), tmp_path)
+    assert {column.kind for column in adopted.schema.inputs} == {"number"}
+
+
+@pytest.mark.parametrize("target", ["codes", "classes", "value"])
+def test_bare_boosters(target: str, tmp_path: Path) -> None:
+    objectives = {
+        "codes": ("binary", "binary:logistic", {}),
+        "classes": ("multiclass", "multi:softprob", {"num_class": 3}),
+        "value": ("regression", "reg:squarederror", {}),
+    }
+    light, extreme, more = objectives[target]
+    rows, answers = FRAME[NUMBERS], TARGETS[target]
+    boosters = {
+        "lightgbm": lightgbm.train(
+            {"objective": light, "verbosity": -1, "num_threads": 1, **more},
+            lightgbm.Dataset(rows, answers),
+            num_boost_round=5,
+        ),
+        "xgboost": xgboost.train(
+            {"objective": extreme, "nthread": 1, **more},
+            xgboost.DMatrix(rows, answers),
+            num_boost_round=5,
+        ),
+    }
+    for library, booster in boosters.items():
+        adopted = adopt(booster, rows, answers, with_detectors=False)
+        frame, matrix = awkward(adopted.schema)
+        asked = xgboost.DMatrix(frame) if library == "xgboost" else frame
+        known = np.asarray(booster.predict(asked))
+        answer = files_of(adopted, tmp_path / library).predict((), matrix)
+        found = answer.scores if answer.probabilities is None or known.ndim == 1 else None
+        np.testing.assert_allclose(
+            answer.probabilities if found is None else found, known, atol=1e-6, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ensemble.RandomForestClassifier(**TREES),
+        ensemble.GradientBoostingClassifier(**TREES),
+        make_pipeline(StandardScaler(), linear_model.LogisticRegression()),
+    ],
+)
+def test_what_the_model_finds_too_large_is_refused(model: Any, tmp_path: Path) -> None:
+    rows, target = FRAME[["size", "int8"]], TARGETS["binary"]
+    model.fit(rows, target)
+    adopted = adopt(model, rows, target, with_detectors=False)
+    served = files_of(adopted, tmp_path)
+    huge = {"size": 1.7e308, "int8": 3}
+    if isinstance(model.steps[-1][1] if hasattr(model, "steps") else model, ensemble.BaseEnsemble):
+        with pytest.raises(ValueError, match="too large"):
+            model.predict(pd.DataFrame([huge]))
+        with pytest.raises(RowsRefused, match="row 0: a number is too large"):
+            served.predict((), adopted.schema.encode([huge]))
+    for infinite in (np.inf, -np.inf):
+        with pytest.raises(InvalidRows, match="row 0, size: got"):
+            adopted.schema.encode([{"size": infinite, "int8": 3}])
+
+
+def test_what_the_model_refuses_the_schema_refuses(tmp_path: Path) -> None:
+    columns_ = ColumnTransformer(
+        [("n", StandardScaler(), ["size"]), ("c", OneHotEncoder(), ["colour"])]
+    )
+    rows, target = (
+        FRAME[["size", "colour"]].assign(colour=FRAME["colour"].fillna("")),
+        TARGETS["binary"],
+    )
+    model = make_pipeline(columns_, linear_model.LogisticRegression()).fit(rows, target)
+    adopted = adopt(model, rows, target, with_detectors=False)
+    size, colour = adopted.schema.inputs
+    assert (size.nullable, colour.nullable, colour.closed) == (False, False, True)
+    again = Schema.from_json(adopted.schema.to_json())
+    assert again == adopted.schema
+    with pytest.raises(InvalidRows, match=r'got "violet", expected one of the 7 categories'):
+        again.encode([{"size": 1.0, "colour": "violet"}])
+    with pytest.raises(InvalidRows, match="size: got null, expected a finite number"):
+        again.encode([{"colour": "red"}])
+    assert files_of(adopted, tmp_path).predict((), again.encode([{"size": 1.0, "colour": "red"}]))
+
+
+@pytest.mark.parametrize("kind", ["isolation_forest", "neighbours"])
+def test_outlier_detectors(kind: detectors.Kind, tmp_path: Path) -> None:
+    names = ["size", "int8", "uint16", "colour"]
+    rows = FRAME[names]
+    schema = inputs.describe(rows.assign(y=TARGETS["binary"]), "y")
+    matrix = inputs.encode(rows, schema)
+    fitted = detectors.fit(kind, matrix[300:], matrix[:300], schema, quantile=0.99, seed=3)
+    files = {flavor.SCHEMA: schema.to_json(), flavor.PARITY: b"{}", **detectors.files(fitted)}
+    flavor.write_data(tmp_path, "outlier", kind, files)
+    detector = read_detectors.read(flavor.read(tmp_path))
+    count = ROWS if kind == "isolation_forest" else 3_000
+    hard = inputs.encode(HARD[names].head(count), schema)
+    np.testing.assert_array_equal(detector.score(hard), fitted.score(hard))
+    filled = fitted.impute  # type: ignore[attr-defined]
+    known = np.where(np.isnan(matrix[300:]), filled, matrix[300:])
+    usual = np.isfinite(hard).all(axis=1) & (np.abs(hard) < 1e30).all(axis=1)
+    usual &= (hard != UNSEEN).all(axis=1)
+    if kind == "isolation_forest":
+        forest = ensemble.IsolationForest(random_state=3).fit(known)
+        np.testing.assert_allclose(
+            detector.score(hard[usual]), -forest.score_samples(hard[usual]), atol=1e-9
+        )
+    else:
+        reference, spread = fitted.rows, fitted.spread  # type: ignore[attr-defined]
+        nearest = neighbors.NearestNeighbors(n_neighbors=detectors.NEAREST).fit(reference)
+        distances = nearest.kneighbors(hard[usual] / spread)[0][:, -1]
+        np.testing.assert_allclose(detector.score(hard[usual]), distances**2, rtol=1e-6)
+    assert 0 <= detector.reference_rate < 0.05
+    wrong = matrix.copy()
+    wrong[:, 0] = 1e6
+    assert detector.flag(wrong).mean() > (0.9 if kind == "neighbours" else 0.0)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import cloudpickle
 import pandas as pd
 from mlflow.models import Model, ModelSignature
+from modelops_runtime.signature import WHY_NOT_FASTER
 from sklearn.base import BaseEstimator
 
 from modelops_training.errors import DataError
@@ -65,9 +66,17 @@ def requirements(original: Original) -> list[str]:
 
 
 def log(
-    original: Original, signature: ModelSignature, example: pd.DataFrame, tags: dict[str, str]
+    original: Original,
+    signature: ModelSignature,
+    example: pd.DataFrame,
+    *,
+    tags: dict[str, str],
+    why: str | None,
 ) -> str:
-    """Log the model under the active run, by the flavor of its library; gives its id."""
+    """Log the model under the active run, by the flavor of its library; gives its id.
+
+    `why` it is not compiled is written down for the server, which tells it.
+    """
     model, library = original.model, original.library
     settings: dict[str, Any] = {
         "signature": signature,
@@ -91,6 +100,7 @@ def log(
             name="predictor",
             flavor=import_module(f"mlflow.{library}"),
             tags=tags,
+            metadata={WHY_NOT_FASTER: why},
             **settings,
         )
     return str(info.model_id)

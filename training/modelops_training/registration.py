@@ -271,7 +271,13 @@ def _log_model(trained: Models, role: str) -> str:
     """Log one model under the active run; gives its id."""
     tags = {TRAIN_ID_TAG: trained.train_id, ROLE_TAG: role}
     if isinstance(trained, Adopted) and role not in trained.files:
-        return native.log(trained.original, signature(trained, role), example(trained), tags)
+        return native.log(
+            trained.original,
+            signature(trained, role),
+            example(trained),
+            tags=tags,
+            why=trained.why,
+        )
     contents = Contents(
         role=role,
         kind=trained.kinds[role],

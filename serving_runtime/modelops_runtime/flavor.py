@@ -5,8 +5,12 @@ model is and what the digests of the other files are; `flavors.modelops` in MLmo
 same. Readers use the former and need no YAML parser.
 
     predictor   schema.json, model.treelite, model.lgb.txt, parity.json       kind "treelite"
+                schema.json, linear.json, encoder.json, parity.json           kind "linear"
     outlier     schema.json, detector.json, parity.json                       kind "mahalanobis"
     drift       schema.json, profile.json, parity.json                        kind "profile"
+
+A predictor's encoder.json is what its pipeline does before the trees or the sum; without one they
+read the schema's matrix as it is. The native file model.lgb.txt is there for LightGBM only.
 """
 
 import re
@@ -27,17 +31,21 @@ DESCRIPTION: Final = "flavor.json"
 
 SCHEMA: Final = "schema.json"
 PARITY: Final = "parity.json"
+ENCODER: Final = "encoder.json"
+LINEAR: Final = "linear.json"
 TREELITE: Final = "model.treelite"
 LIGHTGBM: Final = "model.lgb.txt"
 PROFILE: Final = "profile.json"
 DETECTOR: Final = "detector.json"
 
 REQUIRED: Final[Mapping[str, frozenset[str]]] = {
-    "predictor": frozenset({SCHEMA, TREELITE, PARITY}),
+    "predictor": frozenset({SCHEMA, PARITY}),
     "outlier": frozenset({SCHEMA, DETECTOR, PARITY}),
     "drift": frozenset({SCHEMA, PROFILE, PARITY}),
 }
 """Files that a model of each role has to have."""
+HEADS: Final = frozenset({LINEAR, TREELITE})
+"""A predictor has one of these."""
 
 _PICKLES: Final = re.compile(
     r"\.(pkl|pickle|pck|pcl|p|joblib|dill|cloudpickle|skops|npy|npz|pt|pth|bin|h5|keras)"
@@ -126,7 +134,10 @@ def verify(info: FlavorInfo) -> None:
     Raises FlavorError for a file that differs, is missing, is not listed, is not a plain file,
     or is or may hold a pickle.
     """
-    if lacking := REQUIRED[info.role] - info.files.keys():
+    lacking = REQUIRED[info.role] - info.files.keys()
+    if info.role == "predictor" and not HEADS & info.files.keys():
+        lacking |= {TREELITE}
+    if lacking:
         raise FlavorError(
             f"{info.directory}: a {info.role} model needs {', '.join(sorted(lacking))}"
         )

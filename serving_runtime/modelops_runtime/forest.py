@@ -22,7 +22,6 @@ _TYPES: Final[Mapping[bytes, np.dtype[Any]]] = {
     b"float32": np.dtype(np.float32),
     b"float64": np.dtype(np.float64),
 }
-_DOUBLES: Final = ctypes.c_char_p(b"float64")
 
 
 class ForestError(RuntimeError):
@@ -63,7 +62,7 @@ class Forest:
         self._predict = library.TreeliteGTILPredict
         self.inputs = self._count_inputs()
         """Number of columns that the trees look at."""
-        self._require_doubles()
+        self._reads = self._describe_input()
         self._output, self._type = self._describe_output()
 
     def _count_inputs(self) -> int:
@@ -71,11 +70,11 @@ class Forest:
         _check(_library().TreeliteQueryNumFeature(self._handle, ctypes.byref(count)))
         return count.value
 
-    def _require_doubles(self) -> None:
+    def _describe_input(self) -> bytes:
+        """Give the type of number that the trees compare: XGBoost's 32 bits, all others' 64."""
         name = ctypes.c_char_p()
         _check(_library().TreeliteGetInputType(self._handle, ctypes.byref(name)))
-        if name.value != b"float64":
-            raise ForestError(f"the trees compare {name.value!r}; only float64 is exact here")
+        return name.value or b""
 
     def _describe_output(self) -> tuple[int, np.dtype[Any]]:
         """Give the number of values for each row, and their type."""
@@ -105,12 +104,13 @@ class Forest:
             matrix = np.ascontiguousarray(matrix[:, : self.inputs])
         if matrix.shape[1] < self.inputs or matrix.dtype != np.float64:
             raise ForestError(f"{matrix.dtype} {matrix.shape} for {self.inputs} inputs of float64")
+        read = matrix.astype(_TYPES[self._reads], copy=False)
         result = np.zeros((rows, self._output), dtype=self._type)
         _check(
             self._predict(
                 self._handle,
-                ctypes.c_void_p(matrix.ctypes.data),
-                _DOUBLES,
+                ctypes.c_void_p(read.ctypes.data),
+                ctypes.c_char_p(self._reads),
                 ctypes.c_uint64(rows),
                 ctypes.c_void_p(result.ctypes.data),
                 self._config,

@@ -15,20 +15,22 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from modelops_runtime import flavor
+from modelops_runtime import detectors, flavor
 from modelops_runtime.bento import RUNTIME, ServingRuntime
 from modelops_runtime.flavor import FlavorError, FlavorInfo
-from modelops_runtime.outlier import DetectorError, Mahalanobis
+from modelops_runtime.outlier import DetectorError, OutlierDetector
 from modelops_runtime.parity import Parity, ParityError
 from modelops_runtime.predictors import (
-    LightGbmPredictor,
+    LinearPredictor,
     Predictor,
     PredictorError,
     PyfuncPredictor,
+    RowsRefused,
     TreelitePredictor,
+    forms,
 )
 from modelops_runtime.profile import Profile, ProfileError
-from modelops_runtime.schema import Output, Schema, SchemaError
+from modelops_runtime.schema import Schema, SchemaError
 from modelops_runtime.signature import SignatureError, read_example, read_signature
 
 T = TypeVar("T")
@@ -36,14 +38,11 @@ T = TypeVar("T")
 NAMES: Final = "models.json"
 _LOG: Final = logging.getLogger("bentoml.modelops")
 
-_Broken = (FlavorError, SchemaError, ProfileError, DetectorError, ParityError, PredictorError)
-
-FORMS: Final[tuple[tuple[str, Callable[[FlavorInfo, Output], Predictor]], ...]] = (
-    (TreelitePredictor.form, TreelitePredictor),
-    (LightGbmPredictor.form, LightGbmPredictor),
+_Broken = (
+    *(FlavorError, SchemaError, ProfileError, DetectorError, ParityError),
+    *(PredictorError, RowsRefused),
 )
-"""From the fastest to the slowest."""
-COMPILED: Final = frozenset({TreelitePredictor.form})
+COMPILED: Final = frozenset({LinearPredictor.form, TreelitePredictor.form})
 """Forms that `ServingRuntime.FAST` takes."""
 
 
@@ -55,7 +54,7 @@ class ModelsError(RuntimeError):
 class Detector:
     """An outlier detector and the table that encodes rows for it."""
 
-    model: Mahalanobis
+    model: OutlierDetector
     schema: Schema
 
 
@@ -157,7 +156,8 @@ def _load_flavored(place: Path, names: Mapping[str, str], runtime: ServingRuntim
     schema = Schema.from_json(info.load(flavor.SCHEMA))
     parity = Parity.from_json(info.load(flavor.PARITY), schema)
     rejected: dict[str, str] = {}
-    for name, form in FORMS:
+    for form in forms(info):
+        name = form.form
         if runtime is ServingRuntime.FAST and name not in COMPILED:
             continue
         try:
@@ -182,16 +182,20 @@ def _load_any(place: Path, names: Mapping[str, str], runtime: ServingRuntime) ->
             " modelops_training, or ask for Auto or Pyfunc"
         )
     signature = read_signature(place)
-    schema, rejected = signature.schema, {}
+    schema = signature.schema
+    why = signature.why_not_faster or "it was not registered by modelops_training"
+    rejected = {"compiled": why}
     if flavor.exists(place):
         # The same rows are taken and the same is answered as by the fast form.
-        schema = Schema.from_json(_verified(place, "predictor").load(flavor.SCHEMA))
-        rejected = {name: "runtime Pyfunc is asked for" for name, _ in FORMS}
+        info = _verified(place, "predictor")
+        schema = Schema.from_json(info.load(flavor.SCHEMA))
+        rejected = {form.form: "runtime Pyfunc is asked for" for form in forms(info)}
     predictor = PyfuncPredictor(place, signature.types, schema.output)
     predictor.prove()
     pickles = ", ".join(flavor.pickles(place))
     _LOG.warning(
-        "the predictor is served through MLflow: code that came with it runs in this pod%s",
+        "the predictor is served through MLflow (%s): code that came with it runs in this pod%s",
+        "; ".join(f"{name}: {reason}" for name, reason in rejected.items()),
         f", and reading {pickles} executes what is in there" if pickles else "",
     )
     return Models(names, schema, predictor, rejected=rejected)
@@ -223,7 +227,7 @@ def _verified(place: Path, role: str) -> FlavorInfo:
 
 def _detector(info: FlavorInfo, served: Schema) -> Detector:
     own = Schema.from_json(info.load(flavor.SCHEMA))
-    model = Mahalanobis.from_json(info.load(flavor.DETECTOR))
+    model = detectors.read(info)
     Parity.from_json(info.load(flavor.PARITY), own).prove_detector(model)
     return Detector(model, _shared(own, served))
 

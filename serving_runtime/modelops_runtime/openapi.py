@@ -282,7 +282,7 @@ def _prediction(schema: Schema) -> Json:
                     "name": {"type": "string"},
                     "version": {"type": "string"},
                     "revision": {"type": "string"},
-                    "form": {"enum": ["treelite", "lightgbm", "pyfunc"]},
+                    "form": {"enum": ["linear", "treelite", "lightgbm", "pyfunc"]},
                     "classes": {"type": ["array", "null"]},
                 },
                 "required": ["name", "version", "revision", "form", "classes"],

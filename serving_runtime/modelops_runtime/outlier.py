@@ -8,7 +8,7 @@ bent to logarithms before, or whatever is in them would have to pass for ordinar
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import orjson
@@ -21,6 +21,35 @@ KIND: Final = "mahalanobis"
 
 class DetectorError(ValueError):
     """A detector.json that is not one; the message says what is wrong."""
+
+
+class OutlierDetector(Protocol):
+    """What every kind of outlier detector does."""
+
+    @property
+    def threshold(self) -> float:
+        """Rows with a larger score are outliers."""
+
+    @property
+    def reference_rate(self) -> float:
+        """Share of outliers in the reference rows."""
+
+    def score(self, matrix: Matrix) -> NDArray[np.float64]:
+        """Tell how unlike the training data each encoded row is: shape (n, k) -> (n,)."""
+
+    def flag(self, matrix: Matrix) -> NDArray[np.bool_]:
+        """Say which encoded rows are outliers: shape (n, k) -> (n,)."""
+
+    def to_json(self) -> bytes:
+        """Write detector.json: the same detector always gives the same bytes."""
+
+
+def filled(
+    matrix: Matrix, impute: NDArray[np.float64], unseen: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Put numbers in the place of missing values and unseen categories."""
+    rows = np.where(np.isnan(matrix), impute, matrix)
+    return np.where((rows == UNSEEN) & ~np.isnan(unseen), unseen, rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,8 +154,7 @@ class Mahalanobis:
 
         Infinite where it is too large for a float.
         """
-        rows = np.where(np.isnan(matrix), self.impute, matrix)
-        rows = np.where((rows == UNSEEN) & ~np.isnan(self.unseen), self.unseen, rows)
+        rows = filled(matrix, self.impute, self.unseen)
         with np.errstate(over="ignore", invalid="ignore"):
             off = (rows if self.tails is None else self.tails.bend(rows)) - self.mean
             distance = ((off @ self.precision) * off).sum(axis=1)

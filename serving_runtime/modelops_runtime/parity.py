@@ -8,7 +8,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from modelops_runtime.outlier import Mahalanobis
+from modelops_runtime.forest import ForestError
+from modelops_runtime.outlier import OutlierDetector
 from modelops_runtime.predictors import Predictor
 from modelops_runtime.profile import Profile
 from modelops_runtime.schema import InvalidRows, Matrix, Schema
@@ -20,6 +21,15 @@ class ParityError(ValueError):
     """A model does not answer its own rows as expected; the message says which, and by how much."""
 
 
+def size(expected: Numbers) -> Numbers:
+    """Tell what a difference is small beside: 1, the value itself, or what values usually are.
+
+    Sums of 32 bits, as XGBoost makes them, are exact for the terms rather than for a sum near 0.
+    """
+    sizes = np.abs(expected)
+    return np.maximum(sizes, max(1.0, float(np.median(sizes))))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Parity:
     """Rows with known answers."""
@@ -29,7 +39,7 @@ class Parity:
     expected: Numbers
     """Probabilities (n, classes), values or distances (n,), bins (n, inputs)."""
     tolerance: float
-    """The largest difference that is allowed; relative for values above 1."""
+    """The largest difference that is allowed, in parts of the `size` of values."""
 
     @classmethod
     def from_json(cls, content: bytes, schema: Schema) -> "Parity":
@@ -52,8 +62,8 @@ class Parity:
         found = answers.scores if answers.probabilities is None else answers.probabilities
         self._compare(found if found is not None else np.array(answers.predictions))
 
-    def prove_detector(self, detector: Mahalanobis) -> None:
-        """Compare an outlier detector's squared distances. Raises ParityError."""
+    def prove_detector(self, detector: OutlierDetector) -> None:
+        """Compare an outlier detector's scores. Raises ParityError."""
         self._compare(self._run(detector.score))
 
     def prove_profile(self, profile: Profile) -> None:
@@ -63,14 +73,13 @@ class Parity:
     def _run(self, model: Callable[[Matrix], NDArray[Any]]) -> NDArray[Any]:
         try:
             return model(self.matrix)
-        except ValueError as error:
+        except (ValueError, ForestError) as error:
             raise ParityError(f"does not fit the {self.matrix.shape[1]} inputs: {error}") from error
 
     def _compare(self, found: Numbers) -> None:
         if found.shape != self.expected.shape:
             raise ParityError(f"answers of shape {found.shape}, expected {self.expected.shape}")
-        scale = np.maximum(1.0, np.abs(self.expected))
-        off = np.abs(found - self.expected) / scale
+        off = np.abs(found - self.expected) / size(self.expected)
         # Written so that NaN is wrong, too.
         wrong = ~((off <= self.tolerance) | (found == self.expected))
         if wrong.any():

@@ -1,6 +1,7 @@
 """The forms in which a predictor answers: treelite, LightGBM itself, any model through MLflow.
 
-    treelite   the checkpoint of the modelops flavor: fastest, and proved at start
+    linear     weights of the modelops flavor: proved at start, as the next ones are
+    treelite   trees of the same flavor
     lightgbm   the native file of the same flavor, where LightGBM is installed
     pyfunc     whatever MLflow can load, for models without the flavor and where it is asked for
 
@@ -16,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelops_runtime import flavor
+from modelops_runtime.encoder import Encoder, EncoderError, OutOfRange
 from modelops_runtime.flavor import FlavorInfo
 from modelops_runtime.forest import Forest, ForestError
+from modelops_runtime.linear import Linear, LinearError
 from modelops_runtime.schema import Matrix, Output, instant
 
 Rows: TypeAlias = Sequence[Mapping[str, object]]
@@ -69,10 +72,13 @@ class Predictor(Protocol):
         """Answer n > 0 rows, given as records and encoded; safe to call from several threads."""
 
 
-def answer(raw: NDArray[np.float64], output: Output) -> Answer:
-    """Read what a model of trees gives: (n,), (n, 1, 1), (n, classes) or (n, 1, classes).
+def answer(
+    raw: NDArray[np.float64], output: Output, sums: NDArray[np.float64] | None = None
+) -> Answer:
+    """Read what a model gives: (n,), (n, 1, 1), (n, classes) or (n, 1, classes).
 
-    Raises PredictorError when the shape does not belong to the output.
+    `sums` decide the label where there are some, as long as there are classes: probabilities close
+    to 1 are all the same. Raises PredictorError when the shape does not belong to the output.
     """
     flat = np.asarray(raw, dtype=np.float64).reshape(len(raw), -1)
     if output.classes is None:
@@ -83,7 +89,8 @@ def answer(raw: NDArray[np.float64], output: Output) -> Answer:
         flat = np.concatenate((1.0 - flat, flat), axis=1)
     if flat.shape[1] != len(output.classes):
         raise PredictorError(f"{flat.shape[1]} values for {len(output.classes)} classes")
-    labels = [output.classes[index] for index in flat.argmax(axis=1).tolist()]
+    deciding = flat if sums is None or sums.shape != flat.shape else sums
+    labels = [output.classes[index] for index in deciding.argmax(axis=1).tolist()]
     scores = flat[:, 1] if flat.shape[1] == 2 else flat.max(axis=1)
     return Answer(labels, flat, scores, _columns(output))
 
@@ -93,13 +100,56 @@ def _columns(output: Output) -> tuple[str, ...]:
     return ("prediction", *(f"probability_{label}" for label in output.classes or ()))
 
 
+class _Features:
+    """What a predictor reads: the schema's matrix, or what the flavor's encoder makes of it."""
+
+    def __init__(self, info: FlavorInfo) -> None:
+        self._encoder: Encoder | None = None
+        if flavor.ENCODER in info.files:
+            try:
+                self._encoder = Encoder.from_json(info.load(flavor.ENCODER))
+            except EncoderError as error:
+                raise PredictorError(f"{flavor.ENCODER}: {error}") from error
+
+    def __call__(self, matrix: Matrix) -> Matrix:
+        if self._encoder is None:
+            return matrix
+        try:
+            return self._encoder(matrix)
+        except OutOfRange as error:
+            raise RowsRefused(str(error)) from error
+
+
+class LinearPredictor:
+    """A weighted sum."""
+
+    form: Final = "linear"
+
+    def __init__(self, info: FlavorInfo, output: Output) -> None:
+        self._features, self._output = _Features(info), output
+        try:
+            self._linear = Linear.from_json(info.load(flavor.LINEAR))
+        except LinearError as error:
+            raise PredictorError(f"{flavor.LINEAR}: {error}") from error
+
+    def predict(self, rows: Rows, matrix: Matrix) -> Answer:
+        """Answer n > 0 rows."""
+        del rows
+        features = self._features(matrix)
+        try:
+            sums = self._linear.sums(features)
+        except ValueError as error:
+            raise PredictorError(f"{flavor.LINEAR} does not fit the inputs: {error}") from error
+        return answer(self._linear.answers(sums), self._output, sums)
+
+
 class TreelitePredictor:
     """Trees from a treelite checkpoint."""
 
     form: Final = "treelite"
 
     def __init__(self, info: FlavorInfo, output: Output) -> None:
-        self._output = output
+        self._features, self._output = _Features(info), output
         try:
             self._forest = Forest(info.load(flavor.TREELITE))
         except ForestError as error:
@@ -109,7 +159,7 @@ class TreelitePredictor:
         """Answer n > 0 rows."""
         del rows
         try:
-            return answer(self._forest.predict(matrix), self._output)
+            return answer(self._forest.predict(self._features(matrix)), self._output)
         except ForestError as error:
             raise PredictorError(f"treelite cannot predict: {error}") from error
 
@@ -124,7 +174,7 @@ class LightGbmPredictor:
             import lightgbm  # noqa: PLC0415 (heavy, and not in every image)
         except ImportError as error:
             raise PredictorError("LightGBM is not installed") from error
-        self._output = output
+        self._features, self._output = _Features(info), output
         try:
             self._booster = lightgbm.Booster(model_str=info.load(flavor.LIGHTGBM).decode())
         except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
@@ -133,8 +183,20 @@ class LightGbmPredictor:
     def predict(self, rows: Rows, matrix: Matrix) -> Answer:
         """Answer n > 0 rows."""
         del rows
-        raw = np.asarray(self._booster.predict(matrix, num_threads=1), dtype=np.float64)
+        features = self._features(matrix)
+        raw = np.asarray(self._booster.predict(features, num_threads=1), dtype=np.float64)
         return answer(raw, self._output)
+
+
+Form: TypeAlias = type[LinearPredictor | TreelitePredictor | LightGbmPredictor]
+
+FORMS: Final[tuple[Form, ...]] = (LinearPredictor, TreelitePredictor, LightGbmPredictor)
+"""From the fastest to the slowest."""
+
+
+def forms(info: FlavorInfo) -> tuple[Form, ...]:
+    """List the forms that a model with our flavor can have, from the fastest to the slowest."""
+    return FORMS[:1] if flavor.LINEAR in info.files else FORMS[1:]
 
 
 class PyfuncPredictor:

@@ -107,6 +107,8 @@ class Input:
     """What holds the values in a model that is strict about it: fewer values are taken then."""
     sensitive: bool = False
     """Nothing of it is logged, not even how often which values came."""
+    closed: bool = False
+    """Only the levels are taken: the model itself refuses any other category."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -119,6 +121,8 @@ class Input:
             raise SchemaError(f"input {self.name}: a number has no levels")
         if self.storage is not None and (self.levels or self.storage not in _STORED[self.kind]):
             raise SchemaError(f"input {self.name}: {self.storage!r} does not hold a {self.kind}")
+        if self.closed and not self.levels:
+            raise SchemaError(f"input {self.name}: is closed and has no levels")
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -143,6 +147,8 @@ class Input:
     @property
     def _expected_category(self) -> str:
         levels = ", ".join(self.levels[:6]) + (", ..." if len(self.levels) > 6 else "")
+        if self.closed:
+            return f"one of the {len(self.levels)} categories {levels}"
         return "a category, text or a whole number" + (f" ({levels})" if levels else "")
 
 
@@ -215,6 +221,7 @@ class Schema:
                 # Left out where there is nothing to say: older runtimes do not know them.
                 **({"storage": column.storage} if column.storage else {}),
                 **({"sensitive": True} if column.sensitive else {}),
+                **({"closed": True} if column.closed else {}),
             }
             for column in self.inputs
         ]
@@ -315,6 +322,8 @@ class _Cell:
         if column.storage is not None:
             return cls(column.name, type(Ellipsis), None, None, partial(_stored, column))
         codes = {level: float(code) for code, level in enumerate(column.levels)}
+        if column.closed:
+            return cls(column.name, type(Ellipsis), None, None, partial(_level, column, codes))
         integers = {int(level): code for level, code in codes.items() if _is_integer(level)}
         return cls(column.name, str, codes, integers, partial(_category, column, codes))
 
@@ -375,6 +384,14 @@ def _category(column: Input, codes: Mapping[str, float], value: object) -> float
     if isinstance(value, float) and math.isnan(value) and column.nullable:
         return MISSING
     raise _Refused(column.expected)
+
+
+def _level(column: Input, codes: Mapping[str, float], value: object) -> float:
+    """Read a category that has to be one of the levels."""
+    code = _category(column, codes, value)
+    if code == UNSEEN:
+        raise _Refused(column.expected)
+    return code
 
 
 def _is_integer(level: str) -> bool:

@@ -57,7 +57,7 @@ class ModelInfo(BaseModel):
     name: str
     version: str
     revision: str
-    form: str = Field(description="treelite, lightgbm or pyfunc")
+    form: str = Field(description="linear, treelite, lightgbm or pyfunc")
     classes: list[Any] | None
 
 

@@ -10,6 +10,8 @@ import orjson
 from modelops_runtime.schema import Input, Output, Schema, SchemaError, Storage
 
 MLMODEL: Final = "MLmodel"
+WHY_NOT_FASTER: Final = "modelops.why_not_faster"
+"""Where in a model's metadata training tells why it could not compile it."""
 _EXAMPLE: Final = "input_example.json"
 _INTEGERS: Final = {"integer", "long"}
 _NUMBERS: Final = {"float", "double", *_INTEGERS}
@@ -36,6 +38,8 @@ class Signature:
     """MLflow's type of each column."""
     schema: Schema
     """What checks the rows; its categories have no levels, since a signature tells none."""
+    why_not_faster: str | None = None
+    """Why training could not compile the model, where it tried."""
 
 
 def read_signature(folder: Path) -> Signature:
@@ -48,7 +52,12 @@ def read_signature(folder: Path) -> Signature:
         columns = orjson.loads(described["signature"]["inputs"])
         inputs = tuple(_input(column) for column in columns)
         types = {column["name"]: column["type"] for column in columns}
-        return Signature(types, Schema(inputs, Output(kind="regressor", name="prediction")))
+        metadata = described.get("metadata") or {}
+        return Signature(
+            types,
+            Schema(inputs, Output(kind="regressor", name="prediction")),
+            metadata.get(WHY_NOT_FASTER),
+        )
     except OSError as error:
         raise SignatureError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError, SchemaError) as error:

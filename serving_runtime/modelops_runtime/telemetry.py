@@ -68,7 +68,7 @@ class Line:
     chunk: int = 0
     chunks: int = 1
     form: str = ""
-    """The form of the model that answers: treelite, lightgbm, pyfunc."""
+    """The form of the model that answers: linear, treelite, lightgbm, pyfunc."""
     rows: int = 0
     outliers: int = 0
     requests: int = 0

@@ -123,6 +123,7 @@ def test_what_the_detector_finds_is_measured(trained: Trained) -> None:
     assert found["outlier_recall_6_sigma"] >= 0.6
     assert found["outlier_recall_x1000"] >= 0.99
     assert 0.2 < found["outlier_recall_unseen"] < 1
+    assert isinstance(trained.detector, Mahalanobis)
     blind = replace(trained.detector, threshold=1e300)
     assert set(outlier.recall(blind, rows, trained.schema).values()) == {0.0}
     nobody = np.where(np.arange(rows.shape[1]) == 0, 0, rows)  # whose age is 0, or nowhere known
@@ -137,7 +138,7 @@ def test_the_detector_finds_them_in_many_columns() -> None:
     values[:, :6] = np.exp(values[:, :6] / 2)  # skewed ones, as incomes are
     frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(30)])
     frame["y"] = (values[:, 7] > 0).astype(int)
-    made = train(frame, "y", rounds=2)
+    made = train(frame, "y", rounds=2, known_ahead=["x7"])
     detector = made.detector
     found, errors = [], []
     for column in range(30):

@@ -1,7 +1,7 @@
 """Trains, evaluates and registers a predictor with its drift and outlier detectors.
 
-    trained = train(frame, "employed")
-    register(trained, "employment")
+    register(model, X, y, "employment")               # a fitted model of your own
+    register(train(frame, "employed"), "employment")  # the model that `train` makes
 
 `train` makes three models from one table; `register` logs them to MLflow, registers them and sets
 the alias `candidate` on all three, or on none. The operator releases them together.
@@ -13,30 +13,38 @@ from typing import TYPE_CHECKING, Any
 from modelops_training.errors import (
     AliasError,
     DataError,
+    NoFastForm,
     ParityError,
     RegistrationError,
     TrainingError,
+    TrainingWarning,
 )
 
 if TYPE_CHECKING:
+    from modelops_training.adoption import Adopted, adopt
     from modelops_training.registration import Registration, Version, register, repair
     from modelops_training.training import Trained, train
 
 __all__ = [
+    "Adopted",
     "AliasError",
     "DataError",
+    "NoFastForm",
     "ParityError",
     "Registration",
     "RegistrationError",
     "Trained",
     "TrainingError",
+    "TrainingWarning",
     "Version",
+    "adopt",
     "register",
     "repair",
     "train",
 ]
 
 _MODULES = {
+    **dict.fromkeys(("Adopted", "adopt"), "adoption"),
     **dict.fromkeys(("Registration", "Version", "register", "repair"), "registration"),
     **dict.fromkeys(("Trained", "train"), "training"),
 }

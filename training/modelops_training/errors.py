@@ -3,6 +3,7 @@
 TrainingError
   DataError          the frame cannot be trained on; names the column
   ParityError        two forms of one model disagree; nothing is saved
+  NoFastForm         a model of your own can only be served by its own library
   RegistrationError  MLflow did not take, or does not give back, what was registered
     AliasError       the aliases could not be moved; they are where they were, or a repair waits
 """
@@ -18,6 +19,14 @@ class DataError(TrainingError, ValueError):
 
 class ParityError(TrainingError):
     """The fast form of a model does not answer like the model it was made from."""
+
+
+class NoFastForm(TrainingError):  # noqa: N818 (it names what is the case; `register` goes on)
+    """A model, or a step of its pipeline, has no form that serves without its library."""
+
+
+class TrainingWarning(UserWarning):
+    """Something that works, and that somebody should know: its cost, or what will not repeat."""
 
 
 class RegistrationError(TrainingError):

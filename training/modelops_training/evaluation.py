@@ -38,7 +38,12 @@ def classification(
     confidence = probabilities[:, 1] if binary else probabilities.max(axis=1)
     hits = codes if binary else chosen == codes
     metrics = {
-        "log_loss": float(log_loss(codes, probabilities, labels=range(classes))),
+        # Those of 32 bits sum up to 1 with 7 digits only, which scikit-learn complains of.
+        "log_loss": float(
+            log_loss(
+                codes, probabilities / probabilities.sum(axis=1)[:, None], labels=range(classes)
+            )
+        ),
         "calibration_error": calibration_error(hits.astype(np.float64), confidence),
         "accuracy": float((chosen == codes).mean()),
     }

@@ -7,7 +7,7 @@ files, with the runtime's light modules it needs beside it, and nothing is ever 
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,12 +28,12 @@ FLAVOR_NAME = runtime.FLAVOR
 _PROGRAM = Path(__file__).parent / "python_model.py"
 # What python_model.py imports of the runtime; without the package itself nothing is to be installed
 # that a public index does not have.
-_MODULES = ("__init__.py", "schema.py", "profile.py", "outlier.py")
-_LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "predictor": ("lightgbm", "numpy", "orjson", "pandas", "treelite"),
-    "outlier": ("numpy", "orjson", "pandas"),
-    "drift": ("numpy", "orjson", "pandas"),
-}
+_MODULES = (
+    *("__init__.py", "detectors.py", "encoder.py", "flavor.py", "forest.py", "linear.py"),
+    *("outlier.py", "predictors.py", "profile.py", "schema.py"),
+)
+_LIBRARIES = ("numpy", "orjson", "pandas")
+_OF_FILES: Mapping[str, str] = {runtime.LIGHTGBM: "lightgbm", runtime.TREELITE: "treelite"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +49,12 @@ class Contents:
     example: pd.DataFrame
 
 
-def requirements(role: str) -> list[str]:
+def requirements(files: Collection[str]) -> list[str]:
     """List what loading the model with plain MLflow takes, pinned to what is installed here."""
     # The server's package brings the same client; loading needs no other version of it.
     pinned = [f"mlflow=={version('mlflow-skinny')}"]
-    return pinned + [f"{name}=={version(name)}" for name in _LIBRARIES[role]]
+    names = sorted({*_LIBRARIES, *(_OF_FILES[name] for name in _OF_FILES.keys() & set(files))})
+    return pinned + [f"{name}=={version(name)}" for name in names]
 
 
 def save_model(path: str, mlflow_model: Model | None = None, *, contents: Contents) -> None:
@@ -67,7 +68,7 @@ def save_model(path: str, mlflow_model: Model | None = None, *, contents: Conten
             mlflow_model=model,
             signature=contents.signature,
             input_example=contents.example,
-            pip_requirements=requirements(contents.role),
+            pip_requirements=requirements(contents.files),
             # Else MLflow copies the uv.lock of whatever folder training was started in.
             uv_project_path=scratch,
         )

@@ -1,6 +1,6 @@
 """From a data frame to the schema that all three models share, and to the matrix they read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -20,21 +20,24 @@ MOST_LEVELS = 1_000
 MOST_CLASSES = 50
 # A target of whole numbers with more distinct values than this is a quantity, not a class.
 MOST_INTEGER_CLASSES = 20
+ROUNDING = 1e-12
 
 
-def describe(
+def describe(  # noqa: PLR0913  # named settings
     frame: pd.DataFrame,
     target: str,
     *,
     features: Sequence[str] | None = None,
     overrides: Overrides | None = None,
     task: Task | None = None,
+    known_ahead: Collection[str] = (),
 ) -> Schema:
     """Derive the schema of a frame; its features are all columns but the target unless named.
 
     Numbers stay numbers; text, booleans and pandas categories become categories whose levels are
     the values met, in their natural order. `overrides` replaces fields of single inputs, as in
-    `{"AGEP": {"unit": "years"}, "zip": {"kind": "category"}}`.
+    `{"AGEP": {"unit": "years"}, "zip": {"kind": "category"}}`. A column that tells the target by
+    itself is refused, unless it is among those `known_ahead`.
 
     Raises DataError, naming the column, for what cannot be trained on.
     """
@@ -44,9 +47,15 @@ def describe(
     if unknown := sorted(set(changes) - set(names)):
         raise DataError(f"overrides: {unknown} are no features; the features are {names}")
     inputs = tuple(_input(frame[name], name, changes.get(name, {})) for name in names)
+    output = _output(frame[target], target, task)
     for name in names:
-        _check_leak(frame[name], frame[target], name, target)
-    return Schema(inputs, _output(frame[target], target, task))
+        if name not in known_ahead and _tells(frame[name], frame[target], output):
+            raise DataError(
+                f"column {name!r} tells the target {target!r} one to one: is it known only"
+                " afterwards? leave it out of the features, or name it in `known_ahead` if it is"
+                " there whenever a prediction is asked for"
+            )
+    return Schema(inputs, output)
 
 
 def encode(frame: pd.DataFrame, schema: Schema) -> Matrix:
@@ -76,16 +85,7 @@ def records(frame: pd.DataFrame, schema: Schema) -> list[dict[str, Any]]:
 
 def texts(values: pd.Series, name: str) -> pd.Series:
     """Write a column's categories as the schema's levels are written; gaps stay gaps."""
-    return values.astype("object").map(lambda value: text(value, name), na_action="ignore")
-
-
-def text(value: object, name: str) -> str:
-    """Name a level as the schema compares it: 3, 3.0 and "3" are the same."""
-    if isinstance(value, str | bool | np.bool_ | int | np.integer):
-        return str(value)
-    if isinstance(value, float | np.floating):
-        return str(int(value)) if float(value).is_integer() else str(float(value))
-    raise DataError(f"column {name!r} holds {value!r}; a category is text, a number or a boolean")
+    return values.astype("object").map(lambda value: text_of(value, name), na_action="ignore")
 
 
 def target_codes(frame: pd.DataFrame, schema: Schema) -> NDArray[np.int64]:
@@ -174,11 +174,11 @@ def _category(values: pd.Series, name: str) -> Input:
         raise DataError(f"column {name!r} holds {dtype}; turn it into numbers, days since say")
     if isinstance(dtype, pd.CategoricalDtype):
         met = set(values.dropna().unique())
-        levels = [text(value, name) for value in dtype.categories if value in met]
+        levels = [text_of(value, name) for value in dtype.categories if value in met]
         if not dtype.ordered:
             levels = _sorted(levels)
     else:
-        levels = _sorted({text(value, name) for value in values.dropna().unique()})
+        levels = _sorted({text_of(value, name) for value in values.dropna().unique()})
     if len(levels) > MOST_LEVELS:
         raise DataError(
             f"column {name!r} has {len(levels)} different values, {MOST_LEVELS} are the limit: an "
@@ -195,24 +195,49 @@ def _sorted(levels: "set[str] | list[str]") -> list[str]:
         return sorted(levels)
 
 
+def text_of(value: object, name: str) -> str:
+    """Name a level as the schema compares it: 3, 3.0 and "3" are the same."""
+    if isinstance(value, str | bool | np.bool_ | int | np.integer):
+        return str(value)
+    if isinstance(value, float | np.floating):
+        return str(int(value)) if float(value).is_integer() else str(float(value))
+    raise DataError(f"column {name!r} holds {value!r}; a category is text, a number or a boolean")
+
+
 def _codes(values: pd.Series, column: Input) -> NDArray[np.float64]:
     table = {level: float(code) for code, level in enumerate(column.levels)}
     places, met = pd.factorize(values)
-    codes = [table.get(text(value, column.name), UNSEEN) for value in met]
+    codes = [table.get(text_of(value, column.name), UNSEEN) for value in met]
     # factorize says -1 for what is missing, which picks the last entry.
     coded: NDArray[np.float64] = np.array([*codes, np.nan])[places]
     return coded
 
 
-def _check_leak(values: pd.Series, target: pd.Series, name: str, target_name: str) -> None:
-    same: bool = (pd.factorize(values)[0] == pd.factorize(target)[0]).all()
-    # Two columns of all different numbers always match one to one.
-    same = same and (target.nunique() < len(target) / 2 or bool((values == target).all()))
-    if same:
-        raise DataError(
-            f"column {name!r} tells the target {target_name!r} one to one; leave it out of the "
-            "features"
-        )
+def _tells(values: pd.Series, target: pd.Series, output: Output) -> bool:
+    """Say whether a column alone gives every target away."""
+    whole = values.notna()
+    values, target = values[whole], target[whole]
+    if len(values) < FEWEST_ROWS or target.nunique() < 2:
+        return False
+    if output.kind == "regressor":
+        return _is_number(values) and _on_a_line(_floats(values), _floats(target))
+    if _is_number(values) and values.nunique() > MOST_INTEGER_CLASSES:
+        # Ranges that do not meet: a score, or what is counted once the class is known.
+        ends = values.groupby(target.to_numpy()).agg(["min", "max"]).sort_values("min")
+        return bool((ends["min"].to_numpy()[1:] > ends["max"].to_numpy()[:-1]).all())
+    # Values that are mostly their own tell everything, and nothing.
+    few = values.nunique() <= len(values) / 2
+    return few and not bool(target.groupby(values.to_numpy()).nunique().gt(1).any())
+
+
+def _on_a_line(values: NDArray[np.float64], target: NDArray[np.float64]) -> bool:
+    """Say whether one is the other, but for its unit."""
+    return bool(abs(np.corrcoef(values, target)[0, 1]) > 1 - ROUNDING)
+
+
+def _floats(values: pd.Series) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = values.to_numpy(np.float64)
+    return found
 
 
 def _output(values: pd.Series, name: str, task: Task | None) -> Output:

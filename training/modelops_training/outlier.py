@@ -8,7 +8,7 @@ what a distance adds is the unusual combination and the impossible number, and b
 from dataclasses import replace
 
 import numpy as np
-from modelops_runtime.outlier import Mahalanobis, Tails
+from modelops_runtime.outlier import Mahalanobis, OutlierDetector, Tails
 from modelops_runtime.schema import UNSEEN, Matrix, Schema
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
@@ -61,7 +61,7 @@ def fit(matrix: Matrix, held_out: Matrix, schema: Schema, *, quantile: float) ->
 
 
 def recall(
-    detector: Mahalanobis, rows: Matrix, schema: Schema, *, seed: int = 0
+    detector: OutlierDetector, rows: Matrix, schema: Schema, *, seed: int = 0
 ) -> dict[str, float]:
     """Measure which share of injected outliers is found; `rows` (n, inputs) are of no training.
 

@@ -38,15 +38,16 @@ def to_json(rows: list[dict[str, Any]], expected: list[Any], tolerance: float) -
 
 def _awkward(schema: Schema) -> list[dict[str, Any]]:
     numbers = [column for column in schema.inputs if column.kind == "number"]
-    categories = [column for column in schema.inputs if column.kind == "category"]
+    categories = [each for each in schema.inputs if each.kind == "category" and not each.closed]
     nullable = [column for column in schema.inputs if column.nullable]
     changes: list[Mapping[str, Any]] = [{column.name: None} for column in nullable[:1]]
     changes += [{column.name: UNKNOWN_LEVEL} for column in categories[:1]]
-    changes += [{column.name: _extreme(column)} for column in numbers[:1]]
+    changes += [{column.name: extreme(column)} for column in numbers[:1]]
     return [dict(change) for change in changes]
 
 
-def _extreme(column: Input) -> float:
+def extreme(column: Input) -> float:
+    """Give a number far beyond the training data, and still one that the schema takes."""
     low, high = column.minimum or 0.0, column.maximum or 0.0
-    value = high + EXTREME * max(high - low, 1.0)
+    value = min(high + EXTREME * max(high - low, 1.0), column.limits[1])
     return int(value) if column.integer else value

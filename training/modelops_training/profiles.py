@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyarrow import types
 
 from modelops_training.errors import DataError
-from modelops_training.inputs import text
+from modelops_training.inputs import text_of
 from modelops_training.sources import Counts, Source, source
 
 KEYS: Final = 1 << 16
@@ -92,7 +92,7 @@ def _codes(values: Any, column: Input) -> NDArray[np.float64]:
 
 def _code(value: object, table: dict[str, float], name: str) -> float:
     missing = value is None or value != value  # noqa: PLR0124  # NaN among floats
-    return np.nan if missing else table.get(text(value, name), UNSEEN)
+    return np.nan if missing else table.get(text_of(value, name), UNSEEN)
 
 
 # --- the kernels ---------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from modelops_runtime.outlier import Mahalanobis
+from modelops_runtime import detectors, flavor
+from modelops_runtime.predictors import forms
 from modelops_runtime.profile import Profile
 from modelops_runtime.schema import Schema
 from numpy.typing import NDArray
@@ -48,31 +49,23 @@ class Predictor:
     """Gives one row for each row: `prediction`, and `probability_<class>` of a classifier."""
 
     def __init__(self, schema: Schema) -> None:
-        # treelite is needed by this role only, and not installed for the others.
-        import treelite  # noqa: PLC0415
-
-        self.output = schema.output
-        self.gtil = treelite.gtil
-        self.trees = treelite.Model.deserialize(FILES / "model.treelite")
+        info = flavor.read(FILES.parent)
+        self.predictor = forms(info)[0](info, schema.output)
 
     def frame(self, matrix: NDArray[np.float64]) -> pd.DataFrame:
         """Predict encoded rows."""
-        raw = self.gtil.predict(self.trees, matrix, nthread=1).reshape(len(matrix), -1)
-        classes = self.output.classes
-        if classes is None:
-            return pd.DataFrame({"prediction": raw[:, 0]})
-        if raw.shape[1] == 1:
-            raw = np.hstack([1.0 - raw, raw])
-        labels = [classes[place] for place in raw.argmax(axis=1)]
-        chances = {f"probability_{label}": raw[:, i] for i, label in enumerate(classes)}
-        return pd.DataFrame({"prediction": labels, **chances})
+        answer = self.predictor.predict((), matrix)
+        columns: dict[str, Any] = {"prediction": answer.predictions}
+        if answer.probabilities is not None:
+            columns |= zip((answer.columns or ())[1:], answer.probabilities.T, strict=True)
+        return pd.DataFrame(columns)
 
 
 class Outlier:
-    """Gives one row for each row: `score`, a squared distance, and `outlier`, whether it is one."""
+    """Gives one row for each row: its `score`, and `outlier`, whether that is too large."""
 
     def __init__(self, schema: Schema) -> None:  # noqa: ARG002  # the roles are built alike
-        self.detector = Mahalanobis.from_json((FILES / "detector.json").read_bytes())
+        self.detector = detectors.read(flavor.read(FILES.parent))
 
     def frame(self, matrix: NDArray[np.float64]) -> pd.DataFrame:
         """Score encoded rows."""

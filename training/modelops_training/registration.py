@@ -1,30 +1,35 @@
-"""Logs a training to MLflow, registers its three models, and moves their alias together."""
+"""Logs models to MLflow, registers predictor and detectors, and moves their alias together."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.utils.git_utils import get_git_commit
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from modelops_runtime import flavor as runtime
 
-from modelops_training import aliases, card, flavor
+from modelops_training import aliases, card, detectors, flavor, naming, native
+from modelops_training.adoption import Adopted, adopt
 from modelops_training.errors import RegistrationError
 from modelops_training.flavor import Contents
+from modelops_training.inputs import Overrides
 from modelops_training.mover import Move
 from modelops_training.signature import Table, example, signature
-from modelops_training.training import KINDS, ROLES, Trained
+from modelops_training.training import ROLES, Models, Trained
 
 TRAIN_ID_TAG = "modelops.train_id"
 ROLE_TAG = "modelops.role"
 DIGEST_TAG = "modelops.data_sha256"
+ALIAS = "candidate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +60,85 @@ class Registration:
     """Wall time by step."""
 
 
-def register(  # noqa: PLR0913  # named settings
-    trained: Trained,
+class Settings(TypedDict, total=False):
+    """How models are registered."""
+
+    alias: str | None
+    names: Mapping[str, str] | None
+    evaluation: Mapping[int, pd.DataFrame] | None
+    dataset: str | None
+    notes: str
+    experiment: str | None
+    tracking_uri: str | None
+
+
+class OwnSettings(Settings, total=False):
+    """How a model of your own is registered, and what is made beside it."""
+
+    with_detectors: bool
+    overrides: Overrides | None
+    known_ahead: Collection[str]
+    outlier_kind: detectors.Kind
+    outlier_quantile: float
+    bins: int
+    seed: int
+
+
+_SETTINGS = Settings.__annotations__.keys()
+
+
+@overload
+def register(trained: Models, /, name: str, **settings: Unpack[Settings]) -> Registration: ...
+@overload
+def register(
+    model: object,
+    /,
+    X: Any,  # noqa: N803  # as scikit-learn calls it
+    y: Any,
+    name: str,
+    **settings: Unpack[OwnSettings],
+) -> Registration: ...
+def register(model: object, /, *arguments: Any, **settings: Any) -> Registration:
+    """Log and register a fitted model of your own with its fast form, and detectors beside it.
+
+        register(model, X, y, "catalog.schema.tumours")    # a model of your own
+        register(train(frame, "target"), "tumours")        # what `train` made
+
+    `X` (rows, columns) and `y` (rows,) are what the model was fitted on, or rows like them: a frame
+    in the types that the model takes, and the target. They make the schema, the reference rows with
+    the model's answers, the reference profile and the outlier detector, unless `with_detectors` is
+    False. Compiled are scikit-learn's linear models, trees, forests and boosting, LightGBM, XGBoost
+    and CatBoost, alone or behind a Pipeline that scales, imputes and encodes columns. Any other
+    model is registered in MLflow's own flavor, and a TrainingWarning says why and what it costs.
+
+    `overrides` replaces fields of single inputs: `{"AGEP": {"unit": "years", "sensitive": True}}`.
+    A column that gives the target away is refused unless it is among those `known_ahead`.
+    `outlier_kind` is how outliers are found (see `detectors.fit`), `outlier_quantile` the share of
+    the rows that are none, `bins` the quantile bins per number of the drift detector; `seed` is of
+    the detectors. The others are said with the second form:
+
+    One run is logged with all models. The predictor is registered as `name`, the detectors as
+    `<name>_drift` and `<name>_outlier` unless `names` says otherwise by role. `evaluation` maps a
+    step (a year, say) to rows with known targets; their metrics are logged under that step.
+    `dataset` names the training data, `notes` say what the model is for and what not: on the run,
+    and on the model card of what `train` made. Without `tracking_uri`, MLflow's own setting counts.
+    With `alias=None` the versions are only registered, else it leads to all of them or to none. An
+    alias move that an earlier run of this could not finish is finished first.
+
+    Raises DataError before anything is logged, and RegistrationError (AliasError for the last step)
+    when MLflow refuses something or gives back other files than it was sent; versions registered
+    until then stay, without an alias.
+    """
+    if isinstance(model, Models):
+        return _register_models(model, *arguments, **settings)
+    return _register_own(model, *arguments, **settings)
+
+
+def _register_models(  # noqa: PLR0913  # named settings
+    trained: Models,
     name: str,
     *,
-    alias: str | None = "candidate",
+    alias: str | None = ALIAS,
     names: Mapping[str, str] | None = None,
     evaluation: Mapping[int, pd.DataFrame] | None = None,
     dataset: str | None = None,
@@ -67,36 +146,30 @@ def register(  # noqa: PLR0913  # named settings
     experiment: str | None = None,
     tracking_uri: str | None = None,
 ) -> Registration:
-    """Log one run with three models, register them, and set the alias on all or on none.
-
-    The predictor is registered as `name`, the detectors as `<name>_drift` and `<name>_outlier`
-    unless `names` says otherwise by role. `evaluation` maps a step (a year, say) to rows with known
-    targets; their metrics are logged under that step. `dataset` names the training data, and
-    `notes` say on the model card what the model is for and what not. Without `tracking_uri`,
-    MLflow's own setting counts. With `alias=None` the versions are only registered.
-
-    An alias move that an earlier run of this could not finish is finished first. Raises
-    RegistrationError (AliasError for the last step) when MLflow refuses something or gives back
-    other files than it was sent; versions registered until then stay, without an alias.
-    """
-    called = {role: f"{name}_{role}" for role in ROLES} | {"predictor": name} | dict(names or {})
+    called = _called(trained.roles, name, names)
     started = time.perf_counter()
     with _tracking(tracking_uri), _explained(name), aliases.Mover() as program:
+        naming.check(called, alias)
         aliases.repair(called["predictor"])
         measured = {step: trained.evaluate(rows) for step, rows in (evaluation or {}).items()}
         with mlflow.start_run(
             experiment_id=_experiment(experiment or name),
             run_name=f"{name} {trained.train_id}",
             nested=mlflow.active_run() is not None,
-            tags={TRAIN_ID_TAG: trained.train_id, DIGEST_TAG: trained.data_digest},
+            tags={TRAIN_ID_TAG: trained.train_id, DIGEST_TAG: trained.data_digest, **_code()},
+            description=notes or None,
         ) as run:
             _log_figures(trained, measured, dataset or name)
-            _log_card(
-                card.describe(trained, name, dataset=dataset or name, notes=notes, later=measured)
-            )
-            models = {role: _log_model(trained, role) for role in ROLES}
+            if isinstance(trained, Trained):
+                described = card.describe(
+                    trained, name, dataset=dataset or name, notes=notes, later=measured
+                )
+                _log_card(described)
+            models = {role: _log_model(trained, role) for role in trained.roles}
         logged = time.perf_counter()
-        versions = tuple(_register(trained, role, called[role], models[role]) for role in ROLES)
+        versions = tuple(
+            _register(trained, role, called[role], models[role]) for role in trained.roles
+        )
         for version in versions:
             _verify(trained, version)
         registered = time.perf_counter()
@@ -119,6 +192,24 @@ def register(  # noqa: PLR0913  # named settings
         )
 
 
+def _register_own(  # named settings
+    model: object,
+    X: Any,  # noqa: N803  # as scikit-learn calls it
+    y: Any,
+    name: str,
+    *,
+    with_detectors: bool = True,
+    **settings: Any,
+) -> Registration:
+    of_registering = {key: settings.pop(key) for key in _SETTINGS & settings.keys()}
+    with _tracking(of_registering.get("tracking_uri")):
+        roles = ROLES if with_detectors else ROLES[-1:]
+        called = _called(roles, name, of_registering.get("names"))
+        naming.check(called, of_registering.get("alias", ALIAS))
+    adopted = adopt(model, X, y, with_detectors=with_detectors, **settings)
+    return _register_models(adopted, name, **of_registering)
+
+
 def repair(name: str, *, tracking_uri: str | None = None) -> Move | None:
     """Finish the alias move of this predictor and its detectors that was cut short, if any.
 
@@ -126,6 +217,20 @@ def repair(name: str, *, tracking_uri: str | None = None) -> Move | None:
     """
     with _tracking(tracking_uri), _explained(name):
         return aliases.repair(name)
+
+
+def _called(roles: Collection[str], name: str, names: Mapping[str, str] | None) -> dict[str, str]:
+    """Tell the registered model of each role."""
+    return {
+        role: (names or {}).get(role, name if role == "predictor" else f"{name}_{role}")
+        for role in roles
+    }
+
+
+def _code() -> dict[str, str]:
+    """Tell the commit that this runs at, where MLflow does not find it: it asks of the program."""
+    commit = get_git_commit(str(Path.cwd()))
+    return {MLFLOW_GIT_COMMIT: commit} if commit else {}
 
 
 @contextmanager
@@ -160,10 +265,12 @@ def _experiment(name: str) -> str:
 
 
 def _log_figures(
-    trained: Trained, measured: Mapping[int, Mapping[str, float]], dataset: str
+    trained: Models, measured: Mapping[int, Mapping[str, float]], dataset: str
 ) -> None:
     mlflow.log_params(dict(trained.params))
-    mlflow.log_metrics({f"held_out_{key}": value for key, value in trained.metrics.items()})
+    mlflow.log_metrics(
+        {f"{trained.measured_on}_{key}": value for key, value in trained.metrics.items()}
+    )
     for step, metrics in measured.items():
         mlflow.log_metrics({f"later_{key}": value for key, value in metrics.items()}, step=step)
     mlflow.log_input(Table(trained, dataset), context="training")
@@ -175,11 +282,20 @@ def _log_card(described: Mapping[str, Any]) -> None:
         mlflow.log_artifacts(folder)
 
 
-def _log_model(trained: Trained, role: str) -> str:
+def _log_model(trained: Models, role: str) -> str:
     """Log one model under the active run; gives its id."""
+    tags = {TRAIN_ID_TAG: trained.train_id, ROLE_TAG: role}
+    if isinstance(trained, Adopted) and role not in trained.files:
+        return native.log(
+            trained.original,
+            signature(trained, role),
+            example(trained),
+            tags=tags,
+            why=trained.why,
+        )
     contents = Contents(
         role=role,
-        kind=KINDS[role],
+        kind=trained.kinds[role],
         files=trained.files[role],
         train_id=trained.train_id,
         signature=signature(trained, role),
@@ -190,12 +306,12 @@ def _log_model(trained: Trained, role: str) -> str:
         name=role,
         flavor=flavor,
         contents=contents,
-        tags={TRAIN_ID_TAG: trained.train_id, ROLE_TAG: role},
+        tags=tags,
     )
     return str(info.model_id)
 
 
-def _register(trained: Trained, role: str, name: str, model_id: str) -> Version:
+def _register(trained: Models, role: str, name: str, model_id: str) -> Version:
     made = mlflow.register_model(
         f"models:/{model_id}",
         name,
@@ -204,9 +320,12 @@ def _register(trained: Trained, role: str, name: str, model_id: str) -> Version:
     return Version(role=role, name=name, version=str(made.version), model_id=model_id)
 
 
-def _verify(trained: Trained, version: Version) -> None:
+def _verify(trained: Models, version: Version) -> None:
     """Read a version back the way a builder does, before an alias leads anybody to it."""
     place = f"{version.name} {version.version}"
+    if version.role not in trained.files:
+        # Of the library's own files nobody keeps digests to compare with.
+        return
     with TemporaryDirectory() as folder:
         got = mlflow.artifacts.download_artifacts(
             f"models:/{version.name}/{version.version}/{runtime.DATA}", dst_path=folder

@@ -10,28 +10,34 @@ from mlflow.models import ModelSignature
 from mlflow.tracking.context import registry
 from mlflow.types import ColSpec, DataType, TensorSpec
 from mlflow.types import Schema as Columns
+from mlflow.types.utils import _infer_schema
 from modelops_runtime.schema import Input, Schema
 
 from modelops_training import inputs
-from modelops_training.training import Trained
+from modelops_training.adoption import Adopted
+from modelops_training.training import Models
 
 EXAMPLE_ROWS = 3
 
 
-def signature(trained: Trained, role: str) -> ModelSignature:
+def signature(trained: Models, role: str) -> ModelSignature:
     """Describe what a model of this role takes and gives."""
     columns: list[ColSpec | TensorSpec] = [
-        ColSpec(_column_type(column, trained.frame), column.name, required=not column.nullable)
+        ColSpec(_column_type(column, trained), column.name, required=not column.nullable)
         for column in trained.schema.inputs
     ]
+    if isinstance(trained, Adopted) and role not in trained.files:
+        # Its own library answers there, with whatever shape it has.
+        answers = trained.original.model.predict(trained.original.given(trained.features.head()))
+        return ModelSignature(inputs=Columns(columns), outputs=_infer_schema(answers))
     return ModelSignature(inputs=Columns(columns), outputs=Columns(_outputs(trained.schema, role)))
 
 
-def example(trained: Trained) -> pd.DataFrame:
+def example(trained: Models) -> pd.DataFrame:
     """Take a few rows of the training data, typed as the signature says."""
     rows = trained.frame.loc[:, list(trained.schema.names)].head(EXAMPLE_ROWS)
     return rows.assign(
-        **{column.name: _typed(column, rows, trained.frame) for column in trained.schema.inputs}
+        **{column.name: _typed(column, rows, trained) for column in trained.schema.inputs}
     )
 
 
@@ -42,10 +48,10 @@ class Table(MetaDataset):
     on guessing the schema than the training takes.
     """
 
-    def __init__(self, trained: Trained, name: str) -> None:
+    def __init__(self, trained: Models, name: str) -> None:
         columns = [
             *(
-                ColSpec(_column_type(column, trained.frame), column.name)
+                ColSpec(_column_type(column, trained), column.name)
                 for column in trained.schema.inputs
             ),
             ColSpec(_label_type(trained.schema), trained.schema.output.name),
@@ -68,19 +74,23 @@ class Table(MetaDataset):
         return {**super().to_dict(), "profile": json.dumps(self.profile)}
 
 
-def _column_type(column: Input, frame: pd.DataFrame) -> DataType:
+def _column_type(column: Input, trained: Models) -> DataType:
+    values = trained.frame[column.name]
     if column.kind == "category":
-        return DataType.string
+        # A model of somebody's own takes their frame as it is; ours reads categories as text.
+        boolean = isinstance(trained, Adopted) and values.dtype == bool
+        return DataType.boolean if boolean else DataType.string
     # MLflow's integers know no gaps, and pandas makes floats of integers with gaps.
-    whole = column.integer and not frame[column.name].isna().any()
+    whole = column.integer and not values.isna().any()
     return DataType.long if whole else DataType.double
 
 
-def _typed(column: Input, rows: pd.DataFrame, frame: pd.DataFrame) -> Any:
+def _typed(column: Input, rows: pd.DataFrame, trained: Models) -> Any:
     values = rows[column.name]
-    if column.kind == "category":
+    kind = _column_type(column, trained)
+    if kind is DataType.string:
         return inputs.texts(values, column.name)
-    return values.astype("int64" if _column_type(column, frame) is DataType.long else "float64")
+    return values.astype({DataType.long: "int64", DataType.boolean: "bool"}.get(kind, "float64"))
 
 
 def _outputs(schema: Schema, role: str) -> list[ColSpec | TensorSpec]:

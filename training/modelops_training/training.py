@@ -1,7 +1,7 @@
 """Trains a predictor, an outlier detector and a drift detector on one table."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -9,15 +9,22 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 import pandas as pd
-import treelite
 from modelops_runtime import flavor
-from modelops_runtime.outlier import Mahalanobis
+from modelops_runtime.outlier import OutlierDetector
 from modelops_runtime.profile import DEFAULT_BINS, Profile
-from modelops_runtime.schema import Matrix, Schema
+from modelops_runtime.schema import Schema
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from modelops_training import evaluation, inputs, outlier, parity, predictor, profiles
+from modelops_training import (
+    detectors,
+    evaluation,
+    inputs,
+    outlier,
+    parity,
+    predictor,
+    profiles,
+)
 from modelops_training.errors import DataError
 from modelops_training.inputs import Overrides, Task
 
@@ -33,19 +40,22 @@ KINDS: Mapping[str, str] = {"predictor": "treelite", "outlier": "mahalanobis", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """Three models of one training, not yet registered."""
+class Models:
+    """The models of one training, not yet registered: a predictor, and detectors beside it."""
 
     schema: Schema
     frame: pd.DataFrame
     """Features and target that they were trained on, held-out rows included."""
     files: Mapping[str, Mapping[str, bytes]]
     """By role: the files of the `modelops` flavor, name to content."""
-    booster: lgb.Booster
-    detector: Mahalanobis
-    profile: Profile
+    kinds: Mapping[str, str]
+    """By role: the kind that the flavor tells."""
+    detector: OutlierDetector | None
+    profile: Profile | None
     metrics: Mapping[str, float]
-    """Measured on the rows held out."""
+    """Measured on `measured_on`."""
+    measured_on: str = "held_out"
+    """What the metrics' names begin with: rows held out, or given."""
     params: Mapping[str, Any]
     data_digest: str
     """SHA-256 over names, types and values of the frame."""
@@ -53,32 +63,58 @@ class Trained:
     """Wall time by step."""
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that there is a model for, in the order of `ROLES`."""
+        return tuple(role for role in ROLES if role == "predictor" or role in self.files)
+
+    @property
     def train_id(self) -> str:
         """Name of this training, 16 hex digits: the same data and settings give the same models."""
         digest = sha256()
-        for role in ROLES:
-            for name, content in sorted(self.files[role].items()):
+        for role in self.roles:
+            for name, content in sorted(self.files.get(role, {}).items()):
                 digest.update(f"{role}/{name}:{sha256(content).hexdigest()}\n".encode())
+        digest.update(self.fingerprint)
         return digest.hexdigest()[:16]
 
     @property
-    def held_out(self) -> NDArray[np.int64]:
-        """Places in the frame of the rows that the models were measured on, (n,)."""
-        return _split(_goal(self.frame, self.schema), self.schema)[1]
+    def fingerprint(self) -> bytes:
+        """What else tells this training from others, beside its files."""
+        return b""
 
-    def answers(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+    def answers(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Predict rows: probabilities (n, classes), or values (n,). Raises DataError."""
-        matrix = inputs.encode(frame, self.schema)
-        return predictor.answers(self.booster, matrix, self.schema.output)
+        raise NotImplementedError
 
     def evaluate(self, frame: pd.DataFrame) -> dict[str, float]:
         """Measure the models on rows with known targets, later ones say. Raises DataError.
 
         Gives the predictor's metrics and, as `outlier_rate`, the share of outliers.
         """
-        matrix = inputs.encode(frame, self.schema)
         metrics = scored(frame, self.schema, self.answers(frame))
+        if self.detector is None:
+            return metrics
+        matrix = inputs.encode(frame, self.schema)
         return {**metrics, "outlier_rate": float(self.detector.flag(matrix).mean())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Models):
+    """What `train` made: LightGBM's trees, and both detectors."""
+
+    booster: lgb.Booster
+    detector: OutlierDetector
+    profile: Profile
+
+    @property
+    def held_out(self) -> NDArray[np.int64]:
+        """Places in the frame of the rows that the models were measured on, (n,)."""
+        return split(goal_of(self.frame, self.schema), self.schema)[1]
+
+    def answers(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Predict rows: probabilities (n, classes), or values (n,). Raises DataError."""
+        matrix = inputs.encode(frame, self.schema)
+        return predictor.answers(self.booster, matrix, self.schema.output)
 
 
 def train(  # noqa: PLR0913  # named settings
@@ -91,6 +127,8 @@ def train(  # noqa: PLR0913  # named settings
     seed: int = 0,
     params: Mapping[str, Any] | None = None,
     rounds: int = predictor.ROUNDS,
+    known_ahead: Collection[str] = (),
+    outlier_kind: detectors.Kind = "mahalanobis",
     outlier_quantile: float = outlier.QUANTILE,
     bins: int = DEFAULT_BINS,
     reference: Any = None,
@@ -100,22 +138,31 @@ def train(  # noqa: PLR0913  # named settings
     `features` defaults to all columns but the target. `overrides` replaces fields of single
     inputs: `{"AGEP": {"unit": "years", "nullable": False}}`. `task` says "classifier" or
     "regressor" where the target's type does not. `params` are LightGBM's, `rounds` the number of
-    boosting rounds (LightGBM's `num_iterations`), `outlier_quantile` is the share of the training
-    rows that the outlier detector accepts, `bins` the quantile bins per number of the drift
-    detector. `reference` is the whole table where the frame is only a sample of it: the drift
-    detector is made of that. It may have any size and be of Parquet files, Arrow, DuckDB or Spark.
+    boosting rounds (LightGBM's `num_iterations`). A column that gives the target away is refused,
+    unless it is among those `known_ahead`. `outlier_kind` is how outliers are found
+    (see `detectors.fit`), `outlier_quantile` the share of the training rows that are none, `bins`
+    the quantile bins per number of the drift detector. `reference` is the whole table where the
+    frame is only a sample of it: the drift detector is made of that. It may have any size and be of
+    Parquet files, Arrow, DuckDB or Spark.
 
     The same frame, settings and seed give the same bytes. Raises DataError for a frame that cannot
     be trained on, and ParityError when the fast form of the trees disagrees with the trees.
     """
     if not 0 < outlier_quantile < 1:
         raise DataError(f"outlier_quantile is {outlier_quantile}; it has to lie between 0 and 1")
-    clock = _Clock()
-    schema = inputs.describe(frame, target, features=features, overrides=overrides, task=task)
+    clock = Clock()
+    schema = inputs.describe(
+        frame,
+        target,
+        features=features,
+        overrides=overrides,
+        task=task,
+        known_ahead=known_ahead,
+    )
     frame = frame.loc[:, [*schema.names, target]].reset_index(drop=True)
     matrix = inputs.encode(frame, schema)
-    goal = _goal(frame, schema)
-    kept, held = _split(goal, schema)
+    goal = goal_of(frame, schema)
+    kept, held = split(goal, schema)
     clock.step("encode")
 
     booster = predictor.fit(
@@ -125,11 +172,13 @@ def train(  # noqa: PLR0913  # named settings
     answers = predictor.answers(booster, matrix[held], schema.output)
     clock.step("predictor")
 
-    detector = outlier.fit(matrix[kept], matrix[held], schema, quantile=outlier_quantile)
+    detector = detectors.fit(
+        outlier_kind, matrix[kept], matrix[held], schema, quantile=outlier_quantile, seed=seed
+    )
     clock.step("outlier")
 
     # Scores of rows that the trees were fitted to would look surer than any to come.
-    profile = Profile.fit(matrix, schema, bins, scores=_scores(answers))
+    profile = Profile.fit(matrix, schema, bins, scores=scores_of(answers))
     if reference is not None:
         whole = profiles.profile_of(reference, schema, bins)
         profile = replace(profile, features=whole.features, rows=whole.rows)
@@ -141,13 +190,27 @@ def train(  # noqa: PLR0913  # named settings
         matrix[held][:PROVED_ROWS], goal[held][:PROVED_ROWS], schema, seed=seed
     )
     proved = predictor.prove(booster, trees, np.concatenate([encoded, gaps]), schema.output)
-    files = _files(schema, rows, encoded, (booster, trees), detector, profile)
+    own: dict[str, Mapping[str, bytes]] = {
+        "drift": {flavor.PROFILE: profile.to_json()},
+        "outlier": detectors.files(detector),
+        "predictor": {
+            flavor.TREELITE: trees.serialize_bytes(),
+            flavor.LIGHTGBM: booster.model_to_string().encode(),
+        },
+    }
+    expected = {
+        "drift": profile.place(encoded),
+        "outlier": detector.score(encoded),
+        "predictor": predictor.answers(booster, encoded, schema.output),
+    }
+    files = packed(schema, rows, own, expected)
     clock.step("prove")
 
     return Trained(
         schema=schema,
         frame=frame,
         files=files,
+        kinds={**KINDS, "outlier": outlier_kind},
         booster=booster,
         detector=detector,
         profile=profile,
@@ -182,16 +245,16 @@ def data_digest(frame: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _goal(frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+def goal_of(frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+    """Give the target as numbers (n,): class indices of a classifier."""
     if schema.output.kind == "classifier":
         return inputs.target_codes(frame, schema).astype(np.float64)
     values: NDArray[np.float64] = frame[schema.output.name].to_numpy(np.float64)
     return values
 
 
-def _split(
-    goal: NDArray[np.float64], schema: Schema
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split(goal: NDArray[np.float64], schema: Schema) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose the rows to fit to and those held out, by their places. Raises DataError."""
     classes, counts = np.unique(goal, return_counts=True)
     classifier = schema.output.kind == "classifier"
     if classifier and counts.min() < 2:
@@ -208,7 +271,7 @@ def _split(
     return kept, held
 
 
-def _scores(answers: NDArray[np.float64]) -> NDArray[np.float64]:
+def scores_of(answers: NDArray[np.float64]) -> NDArray[np.float64]:
     """Reduce answers to what the profile's `scores` are about, (n,)."""
     if answers.ndim == 1:
         return answers
@@ -222,39 +285,24 @@ def scored(frame: pd.DataFrame, schema: Schema, answers: NDArray[np.float64]) ->
     return evaluation.regression(frame[schema.output.name].to_numpy(np.float64), answers)
 
 
-def _files(  # noqa: PLR0913, PLR0917  # one argument for each thing that is saved
+def packed(
     schema: Schema,
     rows: list[dict[str, Any]],
-    encoded: Matrix,
-    trees: tuple[lgb.Booster, treelite.Model],
-    detector: Mahalanobis,
-    profile: Profile,
+    own: Mapping[str, Mapping[str, bytes]],
+    expected: Mapping[str, NDArray[Any]],
 ) -> dict[str, dict[str, bytes]]:
-    booster, fast = trees
-    expected = {
-        "predictor": predictor.answers(booster, encoded, schema.output),
-        "outlier": detector.score(encoded),
-        "drift": profile.place(encoded),
-    }
-    own: Mapping[str, Mapping[str, bytes]] = {
-        "predictor": {
-            flavor.TREELITE: fast.serialize_bytes(),
-            flavor.LIGHTGBM: booster.model_to_string().encode(),
-        },
-        "outlier": {flavor.DETECTOR: detector.to_json()},
-        "drift": {flavor.PROFILE: profile.to_json()},
-    }
+    """Put the flavor's files together: by role its own files, and its answers to parity rows."""
     return {
         role: {
             flavor.SCHEMA: schema.to_json(),
-            **own[role],
+            **files,
             flavor.PARITY: parity.to_json(rows, expected[role].tolist(), predictor.TOLERANCE),
         }
-        for role in ROLES
+        for role, files in own.items()
     }
 
 
-class _Clock:
+class Clock:
     """Wall time of the steps so far, in seconds."""
 
     def __init__(self) -> None:
@@ -262,6 +310,7 @@ class _Clock:
         self._last = time.perf_counter()
 
     def step(self, name: str) -> None:
+        """Note the time since the step before."""
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 3)
         self._last = now

@@ -1,0 +1,393 @@
+"""A model of one's own: what is refused, what is warned of, what is registered."""
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+from modelops_runtime import flavor as runtime
+from modelops_runtime.answering import Answerer, Deployment
+from modelops_runtime.models import load
+from modelops_training import (
+    Adopted,
+    DataError,
+    RegistrationError,
+    TrainingWarning,
+    adopt,
+    flavor,
+    naming,
+    native,
+    register,
+    train,
+)
+from modelops_training.flavor import Contents
+from modelops_training.original import Original
+from modelops_training.signature import example, signature
+from sklearn import ensemble, linear_model, svm
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+pytestmark = [
+    pytest.mark.contract,
+    # MLflow compares the columns of an input example with a range, which pandas 3 deprecates.
+    pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+    # MLflow's own database queries, where it works without a server.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+]
+
+NUMBERS, TEXTS = ["size", "gaps", "whole"], ["colour", "flag"]
+DEPLOYMENT = Deployment(model="ns/name", revision="r", pod="p", window=60)
+
+
+@pytest.fixture(scope="module")
+def rows(mixed: pd.DataFrame) -> pd.DataFrame:
+    """What a user's model is fitted on."""
+    return mixed[[*NUMBERS, *TEXTS]]
+
+
+@pytest.fixture(scope="module")
+def bought(mixed: pd.DataFrame) -> pd.Series:
+    """What it predicts."""
+    return mixed["bought"].map({0: "no", 1: "yes"}).rename("bought")
+
+
+def pipeline(last: Any) -> Pipeline:
+    """Put a model behind what people usually put before it."""
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    columns = ColumnTransformer(
+        [("n", numbers, NUMBERS), ("t", OneHotEncoder(handle_unknown="ignore"), TEXTS)]
+    )
+    return make_pipeline(columns, last)
+
+
+@pytest.fixture(scope="module")
+def logistic(rows: pd.DataFrame, bought: pd.Series) -> Pipeline:
+    """A fitted pipeline."""
+    fitted: Pipeline = pipeline(linear_model.LogisticRegression()).fit(rows, bought)
+    return fitted
+
+
+@pytest.fixture(scope="module")
+def adopted(logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series) -> Adopted:
+    """The same with detectors, not registered."""
+    return adopt(logistic, rows, bought)
+
+
+def save(adopted: Adopted, folder: Path) -> Path:
+    """Write all models as MLflow would, and as a Bento has them."""
+    for role in adopted.roles:
+        contents = Contents(
+            role=role,
+            kind=adopted.kinds[role],
+            files=adopted.files[role],
+            train_id=adopted.train_id,
+            signature=signature(adopted, role),
+            example=example(adopted),
+        )
+        flavor.save_model(str(folder / role), contents=contents)
+    return folder
+
+
+def test_one_call_registers_three_models(
+    logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series, server: str, tmp_path: Path
+) -> None:
+    made = register(
+        logistic, rows, bought, "own", tracking_uri=server, overrides={"size": {"unit": "m"}}
+    )
+    assert [version.name for version in made.versions] == ["own_drift", "own_outlier", "own"]
+    client = MlflowClient(server, server)
+    for version in made.versions:
+        found = client.get_model_version_by_alias(version.name, "candidate")
+        assert found.version == version.version
+        assert found.tags["modelops.train_id"] == made.train_id
+    run = client.get_run(made.run_id)
+    assert run.data.params["form"] == "linear"
+    assert run.data.metrics["given_accuracy"] > 0.6
+    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    path = tmp_path / "models"
+    for version in made.versions:
+        client.download_artifacts
+        mlflow.artifacts.download_artifacts(
+            f"models:/{version.model_id}", dst_path=str(path / version.role), tracking_uri=server
+        )
+    described = yaml.safe_load((path / "predictor" / "MLmodel").read_text())
+    assert set(described["flavors"]) == {"modelops", "python_function"}
+    info = runtime.read(path / "predictor")
+    assert set(info.files) == {"schema.json", "encoder.json", "linear.json", "parity.json"}
+    models = load(path)
+    assert (models.predictor.form, dict(models.rejected)) == ("linear", {})
+    asked = [
+        {"size": 11.5, "gaps": None, "whole": 4, "colour": "violet", "flag": True},
+        {"size": 3.5, "gaps": 0.5, "whole": 4, "colour": None, "flag": False},
+    ]
+    answered = Answerer(models, DEPLOYMENT).answer(asked)
+    frame = pd.DataFrame(asked).astype({"gaps": "float64"})
+    known = logistic.predict_proba(frame.fillna({"colour": np.nan}))
+    np.testing.assert_allclose(answered.content["probabilities"], known, atol=1e-9)
+    assert answered.content["predictions"] == logistic.predict(frame).tolist()
+    assert answered.content["outliers"] is not None
+    assert answered.matrix is not None
+
+
+def test_plain_mlflow_takes_the_users_own_frame(
+    adopted: Adopted, logistic: Pipeline, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    model = mlflow.pyfunc.load_model(str(save(adopted, tmp_path) / "predictor"))
+    answers = model.predict(rows)
+    assert answers["prediction"].tolist() == logistic.predict(rows).tolist()
+    np.testing.assert_allclose(answers["probability_yes"], logistic.predict_proba(rows)[:, 1])
+    assert (tmp_path / "predictor" / "requirements.txt").read_text().count("treelite") == 0
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Read what the flavor keeps."""
+    found = folder.rglob("modelops/*")
+    return {str(each.relative_to(folder)): each.read_bytes() for each in found}
+
+
+def test_the_same_bytes_again_and_on_databricks(
+    adopted: Adopted,
+    rows: pd.DataFrame,
+    bought: pd.Series,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = files_of(save(adopted, tmp_path / "here"))
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
+    again = pipeline(linear_model.LogisticRegression()).fit(rows, bought)
+    there = save(adopt(again, rows, bought), tmp_path / "there")
+    assert files_of(there) == here
+    assert len(here) == 4 + 4 + 5
+    assert not [each for each in there.rglob("*") if each.suffix in {".pkl", ".skops", ".joblib"}]
+
+
+@pytest.mark.parametrize("kind", ["isolation_forest", "neighbours"])
+def test_forests_and_other_detectors_are_the_same_bytes(
+    rows: pd.DataFrame, bought: pd.Series, tmp_path: Path, kind: Any
+) -> None:
+    numbers = rows[["size", "whole"]]
+
+    def make() -> Adopted:
+        forest = ensemble.RandomForestClassifier(n_estimators=5, random_state=1)
+        return adopt(forest.fit(numbers, bought), numbers, bought, outlier_kind=kind)
+
+    one, other = make(), make()
+    assert one.files == other.files
+    assert one.train_id == other.train_id
+    models = load(save(one, tmp_path))
+    assert models.detector is not None
+    answered = Answerer(models, DEPLOYMENT).answer(
+        [{"size": 1e5, "whole": 4}, {"size": 10.0, "whole": 4}]
+    )
+    assert answered.content["outliers"].tolist() == [kind == "neighbours", False]
+    scored = mlflow.pyfunc.load_model(str(tmp_path / "outlier")).predict(numbers.head(5))
+    assert list(scored.columns) == ["score", "outlier"]
+    kept = train(numbers.assign(y=bought), "y", rounds=2, outlier_kind=kind)
+    assert kept.kinds["outlier"] == kind
+
+
+def test_a_model_without_a_fast_form_says_what_that_costs(
+    rows: pd.DataFrame, bought: pd.Series, server: str, tmp_path: Path
+) -> None:
+    model = pipeline(ensemble.AdaBoostClassifier(n_estimators=2, random_state=0)).fit(rows, bought)
+    with pytest.warns(
+        TrainingWarning, match=r"AdaBoostClassifier has no compiled form.* ms of CPU"
+    ):
+        made = register(model, rows, bought, "slow", tracking_uri=server, dataset="mixed")
+    (version,) = [each for each in made.versions if each.role == "predictor"]
+    for each in made.versions:
+        mlflow.artifacts.download_artifacts(
+            f"models:/{each.model_id}", dst_path=str(tmp_path / each.role), tracking_uri=server
+        )
+    assert not runtime.exists(tmp_path / "predictor")
+    lines = (tmp_path / "predictor" / "requirements.txt").read_text().split()
+    assert all(line.count("==") == 1 for line in lines)
+    assert {"mlflow", "scikit-learn", "cloudpickle"} <= {line.split("==")[0] for line in lines}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what MLflow says while it loads
+        models = load(tmp_path)
+        asked = [{"size": 11.5, "gaps": None, "whole": 4, "colour": "red", "flag": True}]
+        answered = Answerer(models, DEPLOYMENT).answer(asked)
+    assert models.predictor.form == "pyfunc"
+    assert models.rejected == {"compiled": "AdaBoostClassifier has no compiled form"}
+    assert answered.content["predictions"] == model.predict(pd.DataFrame(asked)).tolist()
+    assert answered.content["outliers"].tolist() == [False]
+    assert version.name == "slow"
+
+
+class Halving:
+    """A model of no library."""
+
+    def predict(self, frame: pd.DataFrame) -> Any:
+        return frame["size"].to_numpy() / 2
+
+
+def test_what_only_has_a_predict_is_registered_alone(
+    mixed: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a notebook's classes are: pickled whole.
+    monkeypatch.setattr(Halving, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Halving", Halving, raising=False)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.warns(TrainingWarning, match="Halving has no fast form"):
+        made = register(
+            Halving(), mixed[["size", "gaps"]], mixed["price"], "half", tracking_uri=uri,
+            with_detectors=False, alias=None,
+        )  # fmt: skip
+    assert [version.name for version in made.versions] == ["half"]
+    path = mlflow.artifacts.download_artifacts(
+        f"models:/{made.versions[0].model_id}", tracking_uri=uri
+    )
+    assert not (Path(path) / "uv.lock").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answers = mlflow.pyfunc.load_model(path).predict(mixed[["size", "gaps"]].head(3))
+    np.testing.assert_array_equal(answers, mixed["size"].head(3) / 2)
+
+
+def test_code_that_no_package_brings_is_named() -> None:
+    with pytest.raises(DataError, match="needs the module 'test_adoption', which no installed"):
+        native.requirements(Original(Halving()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f, y: (f.drop(columns="gaps"), y), r"fitted on: \['gaps'\] are missing, none are"),
+        (lambda f, y: (f.assign(more=1.5), y), r"none are missing, \['more'\] are unknown to it"),
+        (lambda f, y: (f, y.head(99)), "X has 600 rows and y has 99; give one for each row"),
+        (lambda f, y: (f, y.rename("size")), "y is called 'size', as a column of X is"),
+        (lambda f, y: (f, pd.DataFrame({"a": y, "b": y})), r"y has shape \(600, 2\); one target"),
+        (lambda f, y: (f, y.replace("yes", "maybe")), "y has the class 'maybe', the model knows"),
+        (lambda f, y: (f.head(50), y.head(50)), "50 rows are too few to train on; give 100"),
+        (lambda f, y: (f.assign(gaps=np.nan), y), "column 'gaps' is empty"),
+        (lambda f, y: (f.assign(whole=3), y), "column 'whole' has one value only"),
+        (lambda f, y: (f.assign(colour=y), y), "column 'colour' tells the target 'bought' one to"),
+        (
+            lambda f, y: (f.assign(gaps=(y == "yes") + f["size"] / 100), y),
+            "column 'gaps' tells the target 'bought' one to one.*known_ahead",
+        ),
+        (lambda f, y: (np.ones(3), y), r"X has shape \(3,\)"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_logged(
+    logistic: Pipeline,
+    rows: pd.DataFrame,
+    bought: pd.Series,
+    change: Callable[[pd.DataFrame, pd.Series], tuple[Any, Any]],
+    message: str,
+) -> None:
+    X, y = change(rows, bought)  # noqa: N806  # as scikit-learn calls it
+    with pytest.raises(DataError, match=message):
+        register(logistic, X, y, "never", tracking_uri="http://127.0.0.1:9")
+
+
+def test_the_target_in_another_unit_is_a_leak(mixed: pd.DataFrame) -> None:
+    rows = mixed[["size", "whole"]].assign(cents=mixed["price"] * 100)
+    model = linear_model.LinearRegression().fit(rows, mixed["price"])
+    with pytest.raises(DataError, match="column 'cents' tells the target 'price' one to one"):
+        adopt(model, rows, mixed["price"])
+    known = adopt(model, rows, mixed["price"], known_ahead=["cents"], with_detectors=False)
+    assert known.kinds["predictor"] == "linear"
+    assert known.roles == ("predictor",)
+
+
+def test_columns_in_another_order_are_put_right(
+    adopted: Adopted, logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series
+) -> None:
+    turned = adopt(logistic, rows[rows.columns[::-1]], bought)
+    assert turned.files == adopted.files
+
+
+def test_an_array_gets_names(mixed: pd.DataFrame) -> None:
+    values = mixed[["size", "whole"]].to_numpy()
+    model = linear_model.Ridge().fit(values, mixed["price"])
+    made = adopt(model, values, mixed["price"].to_numpy(), with_detectors=False)
+    assert made.schema.names == ("x0", "x1")
+    with pytest.raises(DataError, match="fitted on 2 columns, X has 1"):
+        adopt(model, values[:, :1], mixed["price"])
+
+
+@pytest.mark.parametrize(
+    ("model", "warned"),
+    [
+        (ensemble.RandomForestClassifier(n_estimators=2), "RandomForestClassifier: random_state"),
+        (linear_model.LogisticRegression(), None),
+        (ensemble.ExtraTreesClassifier(n_estimators=2, random_state=0), None),
+    ],
+)
+def test_chance_without_a_seed_is_warned_of(
+    rows: pd.DataFrame, bought: pd.Series, model: Any, warned: str | None
+) -> None:
+    fitted = pipeline(model).fit(rows, bought)
+    if warned is None:
+        adopt(fitted, rows, bought, with_detectors=False)
+        return
+    with pytest.warns(TrainingWarning, match=warned):
+        adopt(fitted, rows, bought, with_detectors=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (svm.SVC(random_state=0), "Pipeline with SVC gives labels only, no probabilities"),
+        (svm.SVR(), "SVR has no compiled form"),
+    ],
+)
+def test_why_there_is_no_fast_form(
+    mixed: pd.DataFrame, rows: pd.DataFrame, model: Any, why: str
+) -> None:
+    target = mixed["bought"] if isinstance(model, svm.SVC) else mixed["price"]
+    with pytest.warns(TrainingWarning, match=why):
+        made = adopt(pipeline(model).fit(rows, target), rows, target)
+    assert made.why == why
+    assert set(made.files) == {"drift", "outlier"}
+    assert made.params["no_faster_form"] == why
+    with pytest.warns(TrainingWarning, match=why):
+        again = adopt(pipeline(model).fit(rows, target), rows, target)
+    assert again.train_id == made.train_id
+    profile = json.loads(made.files["drift"]["profile.json"])
+    assert (profile["scores"] is None) == (mixed["price"] is not target and False)
+
+
+@pytest.mark.parametrize(
+    ("name", "registry", "message"),
+    [
+        ("", None, "name of the predictor model, ''"),
+        ("a/b", None, "'a/b'"),
+        ("employment", "databricks-uc", "takes three names, such as catalog.schema.model"),
+        ("main.ml.my model", "databricks-uc", "takes three names"),
+        ("main..employment", "databricks-uc", "takes three names"),
+        ("main.ml.employment", "databricks-uc", None),
+        ("employment", None, None),
+    ],
+)
+def test_names_follow_the_registrys_rules(
+    monkeypatch: pytest.MonkeyPatch, name: str, registry: str | None, message: str | None
+) -> None:
+    if registry:
+        monkeypatch.setattr(mlflow, "get_registry_uri", lambda: registry)
+    if message is None:
+        naming.check({"predictor": name}, "candidate")
+        return
+    with pytest.raises(RegistrationError, match=message):
+        naming.check({"predictor": name}, "candidate")
+
+
+def test_an_alias_that_looks_like_a_version_is_refused(
+    logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series
+) -> None:
+    with pytest.raises(RegistrationError, match="alias 'v1'"):
+        register(logistic, rows, bought, "x", alias="v1", tracking_uri="http://127.0.0.1:9")
+    with pytest.raises(RegistrationError, match="each model needs one of its own"):
+        naming.check({"predictor": "a", "drift": "a"}, None)

@@ -204,7 +204,8 @@ class Encoder:
             found = matrix[:, table.inputs]
             place = np.where(np.isnan(found), table.levels, found)
             place = np.where(found == UNSEEN, table.levels + 1, place).astype(np.intp)
-            features[:, table.into] = table.rows[place + table.starts].reshape(len(matrix), -1)
+            made = table.rows[place + table.starts]
+            features[:, table.into] = made.reshape(len(matrix), len(table.into))
         return features
 
 

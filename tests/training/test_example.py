@@ -14,8 +14,8 @@ README = Path(__file__).parents[2] / "training" / "README.md"
 
 def test_the_readme_example_works(tmp_path: Path) -> None:
     examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(examples) == 2
-    assert len([line for line in examples[0].splitlines() if line]) <= 15
+    assert len(examples) == 3
+    assert len([line for line in examples[1].splitlines() if line]) <= 15
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*examples, "print(len(older))"])],
         cwd=tmp_path,

@@ -66,12 +66,12 @@ class Adopted(Models):
         """Predict: probabilities (n, classes), values (n,), or labels of what gives no more."""
         return self.original.answers(checks.arranged(self.original, frame[list(self.schema.names)]))
 
-    def evaluate(self, frame: pd.DataFrame) -> dict[str, float]:
-        """Measure the models on rows with known targets, later ones say. Raises DataError."""
+    def scored(self, frame: pd.DataFrame, answers: NDArray[Any]) -> dict[str, float]:
+        """Measure answers; of labels alone there is not much to tell."""
         if self.original.classifies and self.original.classes is None:
-            hits = self.answers(frame) == frame[self.schema.output.name].to_numpy()
+            hits = answers == frame[self.schema.output.name].to_numpy()
             return {"accuracy": float(hits.mean())}
-        return super().evaluate(frame)
+        return super().scored(frame, answers)
 
 
 def adopt(  # noqa: PLR0913  # named settings
@@ -157,7 +157,7 @@ def adopt(  # noqa: PLR0913  # named settings
         original=original,
         why=reason,
     )
-    return replace(adopted, metrics={**adopted.evaluate(whole), **adopted.metrics})
+    return replace(adopted, metrics={**adopted.measured(whole, answers), **adopted.metrics})
 
 
 def _schema(

@@ -90,11 +90,11 @@ def log(
         # The default differs between a desk (skops, which reads known types only) and Databricks.
         settings["serialization_format"] = "cloudpickle"
     else:
-        library, settings["python_model"] = "pyfunc", _asking(model)
+        library = "pyfunc"
     with TemporaryDirectory() as empty:
         if library == "pyfunc":
             # Else MLflow copies the uv.lock of whatever folder training was started in.
-            settings["uv_project_path"] = empty
+            settings |= {"uv_project_path": empty, "python_model": _asking(model)}
         info = Model.log(
             artifact_path=None,
             name="predictor",
@@ -114,8 +114,7 @@ def _asking(model: Any) -> Any:
         return model
 
     class Asking(PythonModel):
-        # MLflow takes type hints for a schema, and there is one already.
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
             del context, params
             return model.predict(model_input)
 

@@ -91,11 +91,19 @@ class Models:
 
         Gives the predictor's metrics and, as `outlier_rate`, the share of outliers.
         """
-        metrics = scored(frame, self.schema, self.answers(frame))
+        return self.measured(frame, self.answers(frame))
+
+    def measured(self, frame: pd.DataFrame, answers: NDArray[Any]) -> dict[str, float]:
+        """Measure answers to rows with known targets, and the outliers among these."""
+        metrics = self.scored(frame, answers)
         if self.detector is None:
             return metrics
         matrix = inputs.encode(frame, self.schema)
         return {**metrics, "outlier_rate": float(self.detector.flag(matrix).mean())}
+
+    def scored(self, frame: pd.DataFrame, answers: NDArray[Any]) -> dict[str, float]:
+        """Measure answers to rows with known targets."""
+        return scored(frame, self.schema, answers)
 
 
 @dataclass(frozen=True, kw_only=True)

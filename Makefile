@@ -75,5 +75,5 @@ demo: setup ## The whole story, on a sandbox or KUBECONFIG= REGISTRY= MLFLOW_TRA
 demo-down: setup ## Remove all that the demo made
 	$(PYTHON) -m demo down
 
-bench-%: setup ## Run a benchmark, such as bench-e2e
-	$(PYTHON) benchmarks/$(subst -,_,$*).py
+bench-%: setup ## Run a benchmark, such as bench-e2e (BENCH_OPTIONS=--quick)
+	$(PYTHON) benchmarks/$(subst -,_,$*).py $(BENCH_OPTIONS)

@@ -2,7 +2,7 @@
 
 Each round is a process of its own that registers at a real MLflow server. Peer: the least that
 training and logging the same predictor takes, LightGBM's `train` and `mlflow.lightgbm.log_model`.
-Then a table of the predictor beside others, on the same rows: see peers.py.
+Then a table of the predictor beside others, on the same rows: see training_peers.py.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from uv import find_uv_bin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.peers import PEERS
+from benchmarks.training_peers import PEERS
 from benchmarks.reporting import at_least, conclude, goal
 from tests.mlflow_server import running_mlflow
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 def peer(name: str) -> dict[str, Any]:
     """Train a predictor in an environment that has the libraries."""
-    program = str(Path(__file__).with_name("peers.py"))
+    program = str(Path(__file__).with_name("training_peers.py"))
     outcome = subprocess.run(
         [
             *(find_uv_bin(), "run", "--frozen", "--no-sync", "--quiet"),

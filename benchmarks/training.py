@@ -20,8 +20,8 @@ from uv import find_uv_bin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.training_peers import PEERS
 from benchmarks.reporting import at_least, conclude, goal
+from benchmarks.training_peers import PEERS
 from tests.mlflow_server import running_mlflow
 
 PLAIN = """

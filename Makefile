@@ -31,7 +31,7 @@ setup: .venv/.synced ## Install the workspace into .venv
 check: setup ## Format, lint, types, layers, generated files
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/mypy
+	.venv/bin/mypy --cache-dir $(CACHE)/mypy
 	.venv/bin/lint-imports
 
 .PHONY: format

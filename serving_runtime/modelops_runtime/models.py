@@ -194,9 +194,9 @@ def _load_any(place: Path, names: Mapping[str, str], runtime: ServingRuntime) ->
     predictor.prove()
     pickles = ", ".join(flavor.pickles(place))
     _LOG.warning(
-        "the predictor is served through MLflow (%s): code that came with it runs in this pod%s",
-        "; ".join(f"{name}: {reason}" for name, reason in rejected.items()),
+        "the predictor is served through MLflow: code that came with it runs in this pod%s (%s)",
         f", and reading {pickles} executes what is in there" if pickles else "",
+        "; ".join(f"{name}: {reason}" for name, reason in rejected.items()),
     )
     return Models(names, schema, predictor, rejected=rejected)
 

@@ -10,6 +10,7 @@ traces cost is found between servers that run at the same time and are asked in 
 import argparse
 import contextlib
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round: rough figures")
     length = QUICK if parser.parse_args().quick else THOROUGH
     os.sched_setaffinity(0, {int(CLIENT_CORE)})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # or servers would stay behind
     goals = []
     with tempfile.TemporaryDirectory(prefix="bench-serving-") as folder:
         scratch = Path(folder)

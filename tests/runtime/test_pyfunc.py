@@ -83,7 +83,7 @@ def test_the_log_says_what_serving_a_pickle_means(
 ) -> None:
     folder = save_model()
     load(folder)
-    assert "code that came with it runs in this pod\n" in caplog.text
+    assert "code that came with it runs in this pod (compiled: " in caplog.text
     (folder / "predictor" / "weights.pkl").touch()
     load(folder)
     assert "in this pod, and reading weights.pkl executes what is in there" in caplog.text

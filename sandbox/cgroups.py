@@ -1,6 +1,8 @@
 """The control groups of a sandbox's pods, on cgroup v1 and v2 machines."""
 
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +28,10 @@ def make(places: Places) -> None:
 def members(places: Places) -> set[int]:
     """Find every process in the groups of the sandbox's pods."""
     found: set[int] = set()
-    for folder in _existing(places):
-        for file in folder.rglob("cgroup.procs"):
+    for top in _existing(places):
+        for folder in _innermost_first(top):
             try:
-                found.update(int(pid) for pid in file.read_text().split())
+                found.update(int(pid) for pid in (folder / "cgroup.procs").read_text().split())
             except OSError:
                 continue  # the group vanished, or is threaded
     return found - {0}
@@ -40,7 +42,7 @@ def remove(places: Places) -> None:
     deadline = time.monotonic() + 10
     while (tops := _existing(places)) and time.monotonic() < deadline:
         for top in tops:
-            for folder in [*sorted(filter(Path.is_dir, top.rglob("*")), reverse=True), top]:
+            for folder in _innermost_first(top):
                 try:
                     folder.rmdir()
                 except OSError:
@@ -56,6 +58,12 @@ def _parents() -> list[Path]:
 
 def _existing(places: Places) -> list[Path]:
     return [path for parent in _parents() if (path := parent / places.cgroup).is_dir()]
+
+
+def _innermost_first(top: Path) -> Iterator[Path]:
+    """Walk a group and those within it, whichever of them vanish meanwhile."""
+    for folder, _, _ in os.walk(top, topdown=False):
+        yield Path(folder)
 
 
 def _enable_controllers(group: Path) -> None:

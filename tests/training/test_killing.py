@@ -222,9 +222,9 @@ def torn(trainer: Trainer, client: MlflowClient, server: str) -> None:
     def strike(request: Request) -> int | None:
         if not movers and b'"name": "victim_outlier"' in request.body and request.moves_alias:
             movers.extend(trainer.movers())
+            trainer.kill()  # first: it would notice that its mover is gone
             for process in movers:
                 os.kill(process, signal.SIGKILL)
-            trainer.kill()
             return 500
         return None
 

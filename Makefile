@@ -20,8 +20,9 @@ $(UV):
 	python3 -m venv $(CACHE)/uv-$(UV_VERSION)
 	$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet uv==$(UV_VERSION)
 
+# Modules are compiled here, once, instead of by each of the processes that start at the same time.
 .venv/.synced: $(UV) uv.lock pyproject.toml operator/pyproject.toml serving_runtime/pyproject.toml training/pyproject.toml
-	$(UV) sync --frozen --quiet --compile-bytecode # once, instead of in each process that starts at the same time
+	$(UV) sync --frozen --quiet --compile-bytecode
 	touch $@
 
 .PHONY: setup

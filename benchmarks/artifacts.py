@@ -4,7 +4,6 @@ import logging
 import shutil
 import subprocess
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,13 +11,13 @@ from typing import Any, TypeAlias
 import joblib
 import lightgbm
 import mlflow.sklearn
-import modelops_training
 import numpy as np
 import pandas as pd
 from modelops_runtime import bento, flavor
+from modelops_training import adopt, train
 from modelops_training.data import CATEGORIES, FEATURES, NUMBERS, REFERENCE_YEAR, TARGET, employment
 from modelops_training.predictor import PARAMETERS, ROUNDS
-from modelops_training.training import KINDS
+from modelops_training.training import Models
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
@@ -39,14 +38,13 @@ class Artifacts:
     name: str
     folder: Path
     """With `model`, MLflow's, and what the seed's way and the thin service need."""
-    bento: Path | None
-    """Ours; None where training has no fast form for it yet."""
+    bento: Path
+    """Ours."""
     rows: Records
     """To ask with."""
 
     def without(self, role: str, folder: Path) -> "Artifacts":
         """Copy our Bento into a new folder, but for one of its models."""
-        assert self.bento is not None
         shutil.copytree(self.bento, folder)
         shutil.rmtree(folder / bento.MODELS / role)
         return replace(self, bento=folder)
@@ -72,7 +70,7 @@ def employment_model(folder: Path, converter: Path) -> Artifacts:
     )
     features = frame[list(FEATURES)]
     pipeline.fit(features, frame[TARGET])
-    ours = modelops_training.train(frame[[*FEATURES, TARGET]], TARGET)
+    ours = train(frame[[*FEATURES, TARGET]], TARGET)
     return _write("employment", folder, converter, pipeline, features, ours)
 
 
@@ -84,18 +82,17 @@ def forest_model(folder: Path, converter: Path) -> Artifacts:
         [("scale", StandardScaler()), ("trees", RandomForestClassifier(100, random_state=0))]
     )
     pipeline.fit(features, target)
-    adopt = getattr(modelops_training, "adopt", None)
-    ours = adopt and adopt(pipeline, features, pd.Series(target, name="label"))
+    ours = adopt(pipeline, features, pd.Series(target, name="label"))
     return _write("forest", folder, converter, pipeline, features, ours)
 
 
-def _write(  # noqa: PLR0913, PLR0917  # one of each
+def _write(  # noqa: PLR0913, PLR0917  # each is another part of one model
     name: str,
     folder: Path,
     converter: Path,
     pipeline: Pipeline,
     features: pd.DataFrame,
-    ours: Any,
+    ours: Models,
 ) -> Artifacts:
     place = folder / name
     place.mkdir()
@@ -118,17 +115,16 @@ def _write(  # noqa: PLR0913, PLR0917  # one of each
     program = HERE / "peers" / "convert.py"
     subprocess.run([converter / "bin" / "python", program, place], check=True)
     rows = features.sample(ASKED_ROWS, random_state=1).to_dict("records")
-    return Artifacts(name, place, ours and write_bento(place / "bento", name, ours), rows)
+    return Artifacts(name, place, write_bento(place / "bento", name, ours), rows)
 
 
-def write_bento(folder: Path, name: str, ours: Any) -> Path:
+def write_bento(folder: Path, name: str, ours: Models) -> Path:
     """Lay out the Bento of our three models, as the builder does."""
-    kinds: Mapping[str, str] = getattr(ours, "kinds", KINDS)
     names = {role: f"{name}_{role}/1" for role in ours.files}
     files = bento.skeleton(name=name, version="1", python="3.11", models=names)
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
     for role, data in ours.files.items():
-        flavor.write_data(folder / bento.MODELS / role, role, kinds[role], data)
+        flavor.write_data(folder / bento.MODELS / role, role, ours.kinds[role], data)
     return folder

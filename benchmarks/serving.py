@@ -101,9 +101,6 @@ def main() -> None:
         converter = environment(*ways.CONVERTER)
         for make in (artifacts.employment_model, artifacts.forest_model):
             model = make(scratch, converter)
-            if model.bento is None:
-                print(f"\n{model.name}: not measured, as training has no fast form of it yet")
-                continue
             goals += bench(model, served, length, ceiling)
     conclude("serving", goals)
 

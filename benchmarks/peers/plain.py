@@ -15,7 +15,7 @@ class Plain:
     def __init__(self) -> None:
         self.model = pyfunc.load_model(f"{os.environ['ARTIFACTS']}/model")
 
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api  # type: ignore[untyped-decorator] # BentoML has no types
     def predict(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """Predict."""
         return {"predictions": self.model.predict(pd.DataFrame(records)).tolist()}

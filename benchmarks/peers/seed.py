@@ -28,7 +28,7 @@ class Seed:
         self.forest = joblib.load(folder / "isolation.joblib")
         self.reference = joblib.load(folder / "reference.joblib")
 
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api  # type: ignore[untyped-decorator] # BentoML has no types
     def predict(self, records: list[dict[str, Any]]) -> dict[str, Any]:
         """Predict."""
         frame = pd.DataFrame(records)

@@ -28,6 +28,7 @@ _HEAVY: Final = (
 
 def main() -> None:
     """Load the libraries, read the Bento's folder from the input, and serve it."""
+    # Here, since it is heavy; BentoML has no types.
     from _bentoml_impl.worker.service import (  # type: ignore[import-untyped] # noqa: PLC0415
         main as worker,
     )

@@ -138,7 +138,9 @@ async def test_names_that_leave_the_model_are_refused(
     async def forge(request: web.Request, body: bytes) -> web.Response | None:
         if not request.path.endswith("/mlflow-artifacts/artifacts"):
             return None
-        listing = json.loads((await proxy.pass_on(request, body)).body)  # type: ignore[arg-type]
+        answer = await proxy.pass_on(request, body)
+        assert isinstance(answer.body, bytes)
+        listing = json.loads(answer.body)
         listing["files"].append({"path": name, "is_dir": False, "file_size": 4})
         return web.json_response(listing)
 

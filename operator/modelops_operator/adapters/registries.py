@@ -83,9 +83,9 @@ class Registries:
         if identity is None:
             return registry
         # Imported here, since only those who tidy should pay for it.
-        from azure.containerregistry.aio import ContainerRegistryClient  # noqa: PLC0415
+        from azure.containerregistry.aio import ContainerRegistryClient  # noqa: PLC0415 (see above)
 
-        from modelops_operator.adapters.registry_azure_upkeep import AzureUpkeep  # noqa: PLC0415
+        from modelops_operator.adapters.registry_azure_upkeep import AzureUpkeep  # noqa: PLC0415 (the same)
 
         trust = {"connection_verify": str(self._ca_bundle)} if self._ca_bundle else {}
         client = ContainerRegistryClient(f"https://{host}", identity, audience=AUTHORITY, **trust)

@@ -106,7 +106,7 @@ def _fetch(
     claim: Callable[[str, int], None],
 ) -> FetchedModel:
     # Imported here, since it takes a second that only those who fetch should pay.
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 (see above)
 
     try:
         repository = _artifacts(model, tracking_uri)

@@ -240,7 +240,10 @@ def write_configuration(places: Places) -> None:
     }
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content, indent=1)
-        (state / name).write_text(text)
+        file = state / name
+        # kube-proxy ends when its file is written, be it with what was there.
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
 
 
 def kubeadm_configuration(places: Places, pki: Path) -> str:

@@ -1,5 +1,6 @@
 """What tests of several areas start: once for the whole session."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,15 +26,20 @@ sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not
 @pytest.fixture(scope="session")
 def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the MLflow server keeps its database."""
-    return tmp_path_factory.mktemp("mlflow")
+    shared = os.environ.get("TEST_MLFLOW")
+    return Path(shared) if shared else tmp_path_factory.mktemp("mlflow")
 
 
 @pytest.fixture(scope="session")
 def tracking_uri(mlflow_folder: Path) -> Iterator[str]:
-    """Address of a real MLflow server; areas share it and name their models apart."""
-    from tests.mlflow_server import running_mlflow
+    """Address of a real MLflow server; areas share it and name their models apart.
 
-    with running_mlflow(mlflow_folder) as address:
+    `scripts/test` starts one for all areas and tells its folder in TEST_MLFLOW.
+    """
+    from tests.mlflow_server import running_mlflow, shared_mlflow
+
+    shared = "TEST_MLFLOW" in os.environ
+    with (shared_mlflow if shared else running_mlflow)(mlflow_folder) as address:
         yield address
 
 

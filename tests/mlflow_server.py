@@ -1,4 +1,7 @@
-"""A real MLflow server with proxied artifacts, on a free loopback port."""
+"""A real MLflow server with proxied artifacts, on a free loopback port.
+
+Run as a program with a folder, it is shared by all who know the folder, until SIGTERM.
+"""
 
 import os
 import signal
@@ -50,6 +53,24 @@ def running_mlflow(folder: Path) -> Iterator[str]:
         process.wait()
 
 
+@contextmanager
+def shared_mlflow(folder: Path) -> Iterator[str]:
+    """Wait for the server that somebody else starts in `folder`, and give its address.
+
+    Raises RuntimeError when it does not come.
+    """
+    deadline = time.monotonic() + START
+    while not (found := _address(folder)).exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no MLflow in {folder} within {START:.0f} s")
+        time.sleep(0.1)
+    yield found.read_text()
+
+
+def _address(folder: Path) -> Path:
+    return folder / "address"
+
+
 def free_port() -> int:
     """Find a port that nobody listens at."""
     with socket.socket() as server:
@@ -69,3 +90,19 @@ def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -
             return
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     raise RuntimeError(f"MLflow did not become healthy within {START:.0f} s:\n{tail}")
+
+
+def main() -> None:
+    """Run one in the folder that is named, and write its address there."""
+    folder = Path(sys.argv[1])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with running_mlflow(folder) as address:
+        draft = folder / "address.draft"
+        draft.write_text(address)
+        draft.rename(_address(folder))
+        while True:
+            signal.pause()
+
+
+if __name__ == "__main__":
+    main()

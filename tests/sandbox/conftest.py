@@ -1,11 +1,12 @@
 """Two real sandboxes, side by side, for the tests that need them."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sandbox:
     """A sandbox as its users see it: a name and three commands."""
 
@@ -40,10 +41,14 @@ class Sandbox:
         answer: dict[str, Any] = json.loads(outcome.stdout or "{}")
         return answer
 
-    def kubectl(self, *arguments: str, text: str = "", check: bool = True) -> str:
+    @cached_property
+    def _kubectl(self) -> list[str]:
         status = self.run("status")
+        return [status["kubectl"], f"--kubeconfig={status['kubeconfig']}"]
+
+    def kubectl(self, *arguments: str, text: str = "", check: bool = True) -> str:
         outcome = subprocess.run(
-            [status["kubectl"], f"--kubeconfig={status['kubeconfig']}", *arguments],
+            [*self._kubectl, *arguments],
             input=text,
             capture_output=True,
             text=True,
@@ -54,23 +59,22 @@ class Sandbox:
 
 
 @pytest.fixture(scope="session")
-def sandboxes() -> Iterator[tuple[Sandbox, Sandbox]]:
-    """Start two at once, and remove them when all tests are done."""
-    both = Sandbox("test-one"), Sandbox("test-two")
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda one: one.run("down"), both))
-        try:
-            list(pool.map(lambda one: one.run("up"), both))
-            yield both
-        finally:
-            list(pool.map(lambda one: one.run("down"), both))
+def one() -> Iterator[Sandbox]:
+    """The sandbox of the end-to-end tests, which may run in it meanwhile."""
+    sandbox = Sandbox("test")
+    sandbox.run("up")
+    yield sandbox
+    if os.environ.get("KEEP_SANDBOX") != "1":
+        sandbox.run("down")
 
 
 @pytest.fixture(scope="session")
-def one(sandboxes: tuple[Sandbox, Sandbox]) -> Sandbox:
-    return sandboxes[0]
-
-
-@pytest.fixture(scope="session")
-def two(sandboxes: tuple[Sandbox, Sandbox]) -> Sandbox:
-    return sandboxes[1]
+def two(one: Sandbox) -> Iterator[Sandbox]:
+    """Another beside it, for those who do it harm."""
+    sandbox = Sandbox(f"{one.name}-two")
+    sandbox.run("down")
+    try:
+        sandbox.run("up")
+        yield sandbox
+    finally:
+        sandbox.run("down")

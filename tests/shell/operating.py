@@ -35,7 +35,7 @@ def eventually(look: Callable[[], T], patience: float = PATIENCE) -> T:
     deadline = time.monotonic() + patience
     while not (found := look()):
         assert time.monotonic() < deadline, f"never seen; last: {found!r}"
-        time.sleep(0.05)
+        time.sleep(0.2)  # each look is a process
     return found
 
 

@@ -236,8 +236,8 @@ def overload(own: Way, model: Artifacts, length: Length, usual: Sample) -> list[
     )
     return [
         goal(
-            "overload: p99, times that of 8 connections",
-            flood.percentile(0.99) / usual.cells[1, 8].p99,
+            "overload: p99, times that at a third of capacity",
+            flood.percentile(0.99) / calm.percentile(0.99),
             5.0,
         ),
         goal("overload: failed requests, and servers that ended", flood.failed + (not survived), 0),

@@ -43,7 +43,7 @@ class Request:
         self.closing = closing
         """The client is asked to take its next request elsewhere."""
         given = self.headers.get(b"x-request-id", b"")
-        self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        self.id = given if _REQUEST_ID.fullmatch(given) else new_id()
         """What names the request in answers, problems and logs."""
 
     def require(self, *methods: str) -> None:
@@ -122,6 +122,11 @@ class Request:
             head.append((b"connection", b"close"))
         await self._send({"type": "http.response.start", "status": status.value, "headers": head})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def new_id() -> bytes:
+    """Make a name for a request whose client gave it none."""
+    return secrets.token_hex(8).encode()
 
 
 def decompress(body: bytes) -> bytes:

@@ -66,6 +66,12 @@ class Desk:
         self.closers: list[Callable[[], object]] = []
         """What is called in the very end, when all requests are answered."""
 
+    def turn_away(self) -> None:
+        """Count a request that was turned away before it came here."""
+        self.admission.turn_away()
+        if self.recorder is not None:
+            self.recorder.fail(HTTPStatus.SERVICE_UNAVAILABLE, 0.0)
+
 
 class ServingMiddleware:
     """Answers requests for predictions, and pages from memory."""

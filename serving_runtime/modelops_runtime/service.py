@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.applications import Starlette
 
 from modelops_runtime import bento, documentation, failure, farewell, logs
+from modelops_runtime.admission import SHORTEST_QUEUE
 from modelops_runtime.endpoint import Desk, ServingMiddleware
 from modelops_runtime.models import ModelsError, describe, load
 from modelops_runtime.schema import InvalidRows
@@ -82,8 +83,9 @@ class _Bare(Service[Any]):  # type: ignore[misc] # BentoML's is untyped
             OpenTelemetryMiddleware,
         )
 
-        from modelops_runtime import traces  # noqa: PLC0415 (the same)
+        from modelops_runtime import gate, traces  # noqa: PLC0415 (the same)
 
+        gate.install()
         app: Starlette = super().to_asgi(is_main)
         unwanted: set[Any] = {
             # Cannot be turned off by configuration, answers 504 to uploads and models that take
@@ -120,6 +122,7 @@ class ModelServer:
         from modelops_runtime import routes  # noqa: PLC0415 (heavy)
         from modelops_runtime.answering import Answerer, Deployment  # noqa: PLC0415 (heavy)
         from modelops_runtime.counting import Identity  # noqa: PLC0415 (heavy)
+        from modelops_runtime.gate import Gate  # noqa: PLC0415 (the same)
         from modelops_runtime.metrics import Metrics  # noqa: PLC0415 (after BentoML set it up)
         from modelops_runtime.recording import Recorder  # noqa: PLC0415 (heavy)
 
@@ -149,9 +152,12 @@ class ModelServer:
         self._ticking: asyncio.Task[None] | None = None
         _DESK.answerer = self._answerer
         _DESK.recorder = self._recorder
-        _DESK.admission.longest = deployment.queue
+        # What a model of others answers at a time, it answers together: a queue is no loss there.
+        shortest = SHORTEST_QUEUE if self._answerer.quick else deployment.queue
+        _DESK.admission.bound(deployment.queue, shortest)
         _DESK.interfaces = routes.interfaces(models)
         _DESK.pages = routes.pages(models, self._answerer.metadata(), _EXAMPLE)
+        Gate.open(_DESK)
         # Uvicorn formats a line for each request if anybody might listen.
         logging.getLogger("uvicorn.access").propagate = False
 

@@ -28,9 +28,11 @@ def narrow(serve: Servers, bento_folder: Path) -> Served:
     return serve(bento_folder, MODELOPS_QUEUE=str(QUEUE))
 
 
-def request(body: bytes = BODY, request_id: str = "r") -> bytes:
-    head = f"Host: x\r\nContent-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n"
-    return f"POST /predict HTTP/1.1\r\n{head}\r\n".encode() + body
+def request(
+    body: bytes = BODY, request_id: str = "r", path: str = "/predict", more: str = ""
+) -> bytes:
+    head = f"Host: x\r\nContent-Length: {len(body)}\r\nX-Request-ID: {request_id}\r\n{more}"
+    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 def worker(served: Served) -> int:
@@ -57,7 +59,11 @@ def halted(process: int) -> Iterator[None]:
 
 def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
     """Read one answer: its head and its body."""
-    received = b""
+    return read_next(connection)[:2]
+
+
+def read_next(connection: socket.socket, received: bytes = b"") -> tuple[bytes, bytes, bytes]:
+    """Read the next of several answers: its head, its body, and what came after it."""
     while b"\r\n\r\n" not in received:
         received += connection.recv(65536) or pytest.fail(f"closed after {received!r}")
     head, _, body = received.partition(b"\r\n\r\n")
@@ -68,7 +74,7 @@ def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
     ]
     while len(body) < length:
         body += connection.recv(65536)
-    return head, body
+    return head, body[:length], body[length:]
 
 
 def test_what_is_too_much_is_turned_away_and_told_when_to_come_again(narrow: Served) -> None:
@@ -93,6 +99,54 @@ def test_what_is_too_much_is_turned_away_and_told_when_to_come_again(narrow: Ser
     # It goes on as if nothing had been.
     assert narrow.predict([GOOD]).status_code == 200
     narrow.wait_for_metrics(lambda text: overloaded(text) == len(turned_away))
+
+
+INFER = "/v2/models/main.ml.employment/infer"
+CHUNKED = (
+    b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Request-ID: r\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        pytest.param(request(request_id='a"b'), 1, id="plain"),
+        pytest.param(request(path=INFER), 1, id="another interface"),
+        pytest.param(request(path="/predict?x=1"), 1, id="with a query"),
+        pytest.param(request(more="Connection: keep-alive\r\n"), 1, id="kept alive"),
+        pytest.param(request(more="Connection: close\r\n"), 1, id="to be closed"),
+        pytest.param(CHUNKED, 1, id="chunked"),
+        pytest.param(request() * 3, 3, id="three at once"),
+    ],
+)
+def test_in_a_flood_all_ways_to_write_a_request_are_answered(
+    narrow: Served, sent: bytes, answers: int
+) -> None:
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", narrow.port)
+        connections = [
+            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(40)
+        ]
+        assert narrow.predict([GOOD]).status_code == 200
+        with halted(worker(narrow)):
+            for connection in connections:
+                connection.sendall(sent)
+        heads = []
+        for connection in connections:
+            left = b""
+            for _ in range(answers):
+                head, body, left = read_next(connection, left)
+                heads.append(head)
+                if b" 503 " in head:
+                    assert orjson.loads(body)["status"] == 503
+                    assert ("error" in orjson.loads(body)) == (INFER.encode() in sent)
+            if b"Connection: close" in sent:
+                assert connection.recv(1) == b""
+    given = b'a"b' if b'a"b' in sent else b"r"
+    assert all(b"\r\nx-request-id: " + given in head for head in heads)
+    assert sum(b" 503 " in head for head in heads) >= 40 * answers - 2 * QUEUE - 10 * answers
+    assert narrow.predict([GOOD]).status_code == 200
 
 
 def overloaded(metrics: str) -> float:

@@ -125,7 +125,8 @@ def test_files_on_somebodys_disk_are_not_read(
     registry: MlflowRegistry, two_versions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever registers a model chooses that path; this server refuses to, older ones did not."""
-    monkeypatch.setattr(registry._client, "get_model_version_download_uri", lambda *_: "/etc")
+    client = "mlflow.tracking._model_registry.client.ModelRegistryClient"
+    monkeypatch.setattr(f"{client}.get_model_version_download_uri", lambda *_: "/etc")
     found = failure(lambda: registry.read(two_versions, "1", "passwd"))
     assert found.reason == Reason.ARTIFACT_NOT_FOUND
     assert "--artifacts-destination" in found.message

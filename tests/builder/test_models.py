@@ -1,5 +1,6 @@
 """Fetching from a real MLflow server."""
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from modelops_operator.api.facts import Role
 from modelops_operator.builder.failures import BuildError
 from modelops_operator.builder.models import FetchedModel, fetch
@@ -85,6 +87,45 @@ async def test_a_version_deleted_during_the_build_is_told(mlflow: Any, tmp_path:
     with pytest.raises(BuildError, match="model deleted version 1") as caught:
         await fetch(model, mlflow.uri, tmp_path)
     assert caught.value.failure.reason == "ArtifactNotFound"
+
+
+async def test_a_version_deleted_while_it_is_fetched_is_told(
+    mlflow: RunningMlflow, tmp_path: Path
+) -> None:
+    """What was listed is gone when it is asked for, and no new attempt brings it back."""
+    model = mlflow.register("vanishing", PLAIN, tmp_path / "in")
+    deleted: list[str] = []
+
+    def delete() -> None:
+        mlflow.client().delete_model_version(model.name, model.version)
+        store: Any = get_artifact_repository(model.source, tracking_uri=mlflow.uri)
+        store.delete_artifacts()
+
+    async def vanish(request: web.Request, _body: bytes) -> None:
+        if "/mlflow-artifacts/artifacts/" in request.path and not deleted:
+            deleted.append(request.path)
+            await asyncio.to_thread(delete)
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    async with proxied(mlflow.uri, vanish) as proxy:
+        with pytest.raises(BuildError, match="model vanishing version 1 has no files") as caught:
+            await fetch(model, proxy.origin, folder)
+    assert deleted
+    assert caught.value.failure.reason == "ArtifactNotFound"
+    assert caught.value.failure.permanent
+
+
+async def test_nothing_is_listed_twice(mlflow: RunningMlflow, tmp_path: Path) -> None:
+    models = {model.role: model for model in release(mlflow, tmp_path, "lists", "lists")}
+    folder = tmp_path / "out"
+    folder.mkdir()
+    async with proxied(mlflow.uri) as proxy:
+        await fetch(models[Role.PREDICTOR], proxy.origin, folder)
+    asked = [path for _, path, _ in proxy.seen]
+    assert len(set(asked)) == len(asked)
+    listed = [path for path in asked if "artifacts?path=" in path]
+    assert len(listed) == 2, "the model, and our flavor's folder in it"
 
 
 async def test_files_on_somebodys_disk_are_never_read(mlflow: Any, tmp_path: Path) -> None:

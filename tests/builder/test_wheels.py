@@ -136,7 +136,13 @@ def test_refuses_names_that_leave_their_place(make_wheel: MakeWheel, name: str) 
 
 def record_of(content: bytes) -> dict[str, object]:
     info = "toy-1.0.dist-info"
-    files = {"toy.py": b"X = 1\n", f"{info}/METADATA": b"", f"{info}/RECORD": content}
+    files = {
+        "toy.py": b"X = 1\n",
+        "toy.so": b"\x7fELF",
+        "toy-1.0.data/scripts/run": b"#!",
+        f"{info}/METADATA": b"",
+        f"{info}/RECORD": content,
+    }
     return {"files": files, "bare": True}
 
 
@@ -161,6 +167,11 @@ def record_of(content: bytes) -> dict[str, object]:
         ({"files": {"toy-1.0.dist-info/entry_points.txt": b"no section"}}, "is damaged"),
         (record_of(b"toy.py,,7\n"), "'toy.py', of another size than it says"),
         (record_of(b"toy.py,sha256=abc,6\n"), "'toy.py', with another hash than it says"),
+        (record_of(b"toy.so,sha256=abc,4\n"), "'toy.so', with another hash than it says"),
+        (
+            record_of(b"toy-1.0.data/scripts/run,sha256=abc,2\n"),
+            "'toy-1.0.data/scripts/run', with another hash than it says",
+        ),
         (record_of(b"\xff"), "is damaged"),
     ],
 )
@@ -235,7 +246,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             "toy-1.0.data/scripts/run": b"#!python\nprint()\n",
             "toy-1.0.dist-info/METADATA": b"Name: toy\nVersion: 1.0\n",
             "toy-1.0.dist-info/entry_points.txt": b"[console_scripts]\ntoy = toy:main\n",
-            "toy-1.0.dist-info/RECORD": b"toy/__init__.py,,240\ntoy/data.bin,sha256=abc,256\n",
+            "toy-1.0.dist-info/RECORD": b"toy/__init__.py,,240\ntoy/data.bin,sha256="
+            b"QK_y6dLYki5Hr9RkjmlnSXFYeF-9Hahw5xECZr-USIA,256\n",
         }.items():
             archive.writestr(zipfile.ZipInfo(name), content)
     return path.read_bytes()

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +29,8 @@ _SETTINGS: Final = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 """Whoever asks asks again: MLflow's own patience of minutes would only hide trouble."""
+_ELSEWHERE: Final = ("dbruntime", "IPython")
+"""Modules that MLflow tries to import before each request, to tell Databricks where it runs."""
 _DENIED: Final = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _MISSING: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
 
@@ -63,8 +67,7 @@ class MlflowRegistry:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        for name, value in _SETTINGS.items():
-            os.environ.setdefault(name, value)
+        prepare(_SETTINGS)
         # Imported here, since it takes a second that only this class's users should pay.
         from mlflow import MlflowClient  # noqa: PLC0415
 
@@ -155,7 +158,7 @@ class MlflowRegistry:
         return dict(_named(self._client.get_registered_model(name)).aliases)
 
     def _read(self, name: str, version: str, path: str) -> bytes:
-        repository = _artifacts(self._client, self._uri, name, version)
+        repository = model_files(self._uri, name, version)
         with tempfile.TemporaryDirectory(prefix="modelops-") as folder:
             return Path(repository.download_artifacts(path, folder)).read_bytes()
 
@@ -198,6 +201,18 @@ class MlflowRegistry:
         return Failure(reason=Reason.REGISTRY_UNREACHABLE, message=message, permanent=False)
 
 
+def prepare(settings: Mapping[str, str]) -> None:
+    """Set variables that MLflow's client reads, where they are not set, and spare it a search.
+
+    To find that a module is not there takes as long as a request, and one thread at a time does so.
+    """
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    for name in _ELSEWHERE:
+        if name not in sys.modules and find_spec(name) is None:
+            sys.modules[name] = None  # type: ignore[assignment] # Python's way to say: not there
+
+
 def is_on_this_disk(tracking_uri: str) -> bool:
     """Tell whether the registry is a file or a folder here, and no server: so are its models."""
     return urlsplit(tracking_uri).scheme in {"", "file", "sqlite"}
@@ -224,9 +239,13 @@ def _registry_uri(tracking_uri: str) -> str:
     return tracking_uri
 
 
-def _artifacts(client: Any, tracking_uri: str, name: str, version: str) -> Any:
-    """Give the store that a version's files are in. Raises ModelRegistryError, MlflowException."""
-    from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 - slow
+def model_files(tracking_uri: str, name: str, version: str) -> Any:
+    """Give the store (MLflow's ArtifactRepository) that a version's files are in.
+
+    Raises ModelRegistryError when they are where we must not read, and MlflowException.
+    """
+    from mlflow import MlflowClient  # noqa: PLC0415 - slow, see above
+    from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 - the same
         get_artifact_repository,
     )
 
@@ -234,7 +253,10 @@ def _artifacts(client: Any, tracking_uri: str, name: str, version: str) -> Any:
     if tracking_uri.startswith("databricks"):
         # Unity Catalog lends a short-lived credential for each version, by way of this address.
         return get_artifact_repository(f"models:/{name}/{version}", **uris)
-    address = client.get_model_version_download_uri(name, version)
+    client: Any = MlflowClient(**uris)
+    # As the client's method of this name, which asks first whether the name is a prompt's.
+    registry = client._get_registry_client()  # noqa: SLF001 - see above
+    address = registry.get_model_version_download_uri(name, version)
     if address.startswith("models:/m-"):
         address = client.get_logged_model(address.removeprefix("models:/")).artifact_location
     if urlsplit(address).scheme in {"", "file"} and not is_on_this_disk(tracking_uri):

@@ -1,7 +1,7 @@
 """From model versions to a pushed image: the builder as the shell uses it."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from modelops_operator.builder.bundle import Bundle, read_bundle
 from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
 from modelops_operator.builder.failures import BuildError, first_failure
-from modelops_operator.builder.image import Image, Repository, canonical, index, publish
+from modelops_operator.builder.image import Image, Repository, canonical, index
 from modelops_operator.builder.layers import CONTENT, Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
@@ -49,6 +49,7 @@ LARGE: Final = 64 * 1024 * 1024
 """Bytes from which a layer is sent while it is written, before it is known whether it is new."""
 LOST: Final = {Reason.IMAGE_INCOMPLETE, Reason.IMAGE_DAMAGED}
 """Why a registry refuses an image whose layers it was given."""
+_Writing = asyncio.Task[tuple[Layer, Blob]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,15 +172,22 @@ class _Build:
             read_bundle, self._site.config.builder.runtime_bundle, self._spec.runtime.version
         )
         self._transfer.begin("Fetching models")
-        models = await self._fetch()
+        # Nothing waits for what it does not need: a layer is sent while other models are fetched.
         async with asyncio.TaskGroup() as tasks:
-            pushing = tasks.create_task(self._push_own(repository, models))
+            fetching = [tasks.create_task(self._fetch(model)) for model in self._spec.models]
+            writing = [
+                tasks.create_task(self._write_bento(tasks, repository)),
+                *(tasks.create_task(self._write(tasks, repository, each)) for each in fetching),
+            ]
+            models = [await each for each in fetching]
             # One after the other: what they have in common, the second finds.
             assembled = [
                 await self._assemble(repository.name, bundle, models, target) for target in targets
             ]
-        own = pushing.result()
-        variants = [self._complete(*parts, own.keys()) for parts in assembled]
+            own = dict([await each for each in writing])
+            variants = [self._complete(*parts, own.keys()) for parts in assembled]
+            for variant in variants:
+                tasks.create_task(repository.registry.push(repository.name, variant.config))
         # What is said about an image is there before the image has a tag to be found by.
         for variant in variants:
             await self._describe(repository, variant, models)
@@ -191,7 +199,8 @@ class _Build:
                 raise
         # Distribution 2 may lose a layer that two builders push at the same time.
         for variant in variants:
-            await self._supply(repository, variant.environment, own.values())
+            blobs = [*own.values(), variant.config]
+            await self._supply(repository, variant.environment, blobs)
         return await self._publish(repository, variants, models)
 
     async def _repository(self) -> Repository:
@@ -200,12 +209,7 @@ class _Build:
 
     # --- what goes in ------------------------------------------------------------------------
 
-    async def _fetch(self) -> Sequence[FetchedModel]:
-        async with asyncio.TaskGroup() as tasks:
-            fetching = [tasks.create_task(self._fetch_one(model)) for model in self._spec.models]
-        return [task.result() for task in fetching]
-
-    async def _fetch_one(self, model: ImageModel) -> FetchedModel:
+    async def _fetch(self, model: ImageModel) -> FetchedModel:
         folder = self._folder / "models" / model.role
         await asyncio.to_thread(folder.mkdir, parents=True)
         return await fetch(
@@ -259,40 +263,44 @@ class _Build:
     def _job(self) -> Job:
         return Job(self._folder, WheelStore(self._folder, self._site.index), self._transfer)
 
-    async def _push_own(
-        self, repository: Repository, models: Sequence[FetchedModel]
-    ) -> Mapping[Layer, Blob]:
-        """Push the layers that are this image's own: the Bento, and each model."""
-        async with asyncio.TaskGroup() as tasks:
-            pushing = [
-                tasks.create_task(self._push("bento", repository, "Bento", self._skeleton())),
-                *(
-                    tasks.create_task(
-                        self._push(model.model.role, repository, model.title, _entries(model))
-                    )
-                    for model in models
-                ),
-            ]
-        return dict(task.result() for task in pushing)
-
-    async def _push(
-        self, name: str, repository: Repository, content: str, entries: Sequence[Entry]
+    async def _write_bento(
+        self, tasks: asyncio.TaskGroup, repository: Repository
     ) -> tuple[Layer, Blob]:
+        return await self._write_layer(tasks, repository, "bento", "Bento", self._skeleton())
+
+    async def _write(
+        self, tasks: asyncio.TaskGroup, repository: Repository, fetching: Awaitable[FetchedModel]
+    ) -> tuple[Layer, Blob]:
+        model = await fetching
+        entries = await asyncio.to_thread(_entries, model)
+        return await self._write_layer(tasks, repository, model.model.role, model.title, entries)
+
+    async def _write_layer(
+        self,
+        tasks: asyncio.TaskGroup,
+        repository: Repository,
+        name: str,
+        content: str,
+        entries: Sequence[Entry],
+    ) -> tuple[Layer, Blob]:
+        """Write a layer that is this image's own, and let it be sent meanwhile or afterwards."""
         path = self._folder / f"{name}.layer"
         large = sum(entry.size for entry in entries) > LARGE
         growing = large and not await self._is_known(repository, content)
-        async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(
-                asyncio.to_thread(write_layer, entries, path, content=content)
+        writing = tasks.create_task(asyncio.to_thread(write_layer, entries, path, content=content))
+        tasks.create_task(self._send(repository, path if growing else None, writing))
+        return await writing
+
+    async def _send(self, repository: Repository, growing: Path | None, writing: _Writing) -> None:
+        if growing:
+            blob = await repository.registry.push_growing(
+                repository.name, growing, _blob_of(writing)
             )
-            if growing:
-                await repository.registry.push_growing(repository.name, path, _blob_of(writing))
-                sent = True
-            else:
-                sent = await repository.registry.ensure(repository.name, await _blob_of(writing))
-        layer, blob = writing.result()
-        self._transfer.count(layer.size, sent=sent)
-        return layer, blob
+            sent = True
+        else:
+            blob = await _blob_of(writing)
+            sent = await repository.registry.ensure(repository.name, blob)
+        self._transfer.count(blob.size, sent=sent)
 
     async def _is_known(self, repository: Repository, content: str) -> bool:
         """Tell whether an image of this very version has a layer of such content: hardly new."""
@@ -397,8 +405,9 @@ class _Build:
         if len(variants) == 1:
             (variant,) = variants
             digest, lock = variant.digest, variant.lock.digest
-            labels = self._labels(lock)
-            await publish(repository, variant.image, tag=self._tag(digest), annotations=labels)
+            await repository.registry.put_manifest(
+                repository.name, self._tag(digest), variant.manifest
+            )
         else:
             lock = sha256(canonical([variant.lock.digest for variant in variants]))
             digest = await self._publish_index(repository, variants, models, self._labels(lock))
@@ -420,8 +429,9 @@ class _Build:
     ) -> str:
         """Store one image for each platform, and the list that nodes choose theirs from."""
         for variant in variants:
-            annotations = self._labels(variant.lock.digest)
-            await publish(repository, variant.image, tag=variant.digest, annotations=annotations)
+            await repository.registry.put_manifest(
+                repository.name, variant.digest, variant.manifest
+            )
         content = index([(variant.image, variant.manifest) for variant in variants], labels)
         digest = sha256(content)
         contents = [self._contents(digest, variant, models) for variant in variants]
@@ -446,12 +456,16 @@ class _Variant:
     def digest(self) -> str:
         return sha256(self.manifest)
 
+    @property
+    def config(self) -> Blob:
+        return self.image.config_blob()
+
 
 def _predictor(models: Iterable[FetchedModel]) -> FetchedModel:
     return next(model for model in models if model.model.role is Role.PREDICTOR)
 
 
-async def _blob_of(writing: asyncio.Task[tuple[Layer, Blob]]) -> Blob:
+async def _blob_of(writing: _Writing) -> Blob:
     return (await writing)[1]
 
 

@@ -62,6 +62,11 @@ class Group:
         return f"layer-{sha256(canonical(content)).hexdigest()[:32]}"
 
     @property
+    def work(self) -> tuple[int, int]:
+        """Tell how long it takes beside others: most files, then most bytes."""
+        return len(self.wheels), sum(wheel.size for wheel in self.wheels)
+
+    @property
     def content(self) -> str:
         """Tell in words what the layer holds."""
         names = [f"{wheel.name} {wheel.version}" for wheel in self.wheels]
@@ -140,7 +145,7 @@ class Environments:
         return None if manifest is None else Image.recall(manifest.content)
 
     async def _remember(self, repository: str, tag: str, image: Image) -> None:
-        await self._registry.ensure(repository, image.config_blob())
+        await self._registry.push(repository, image.config_blob())
         await self._registry.put_manifest(repository, tag, image.remembered())
 
     async def _mount_layer(self, layer: Layer, destination: Repository, job: Job) -> None:
@@ -157,8 +162,13 @@ class Environments:
         async with asyncio.TaskGroup() as tasks:
             for layer in image.layers:
                 tasks.create_task(self._copy(layer, base, job))
-            making = [tasks.create_task(self._layer(group, target, job)) for group in grouped(lock)]
-        return image.extended([task.result() for task in making], environment=VARIABLES)
+            # What takes longest first, so that no processor waits for it in the end.
+            making = {
+                group: tasks.create_task(self._layer(group, target, job))
+                for group in sorted(grouped(lock), key=lambda group: group.work, reverse=True)
+            }
+        layers = [making[group].result() for group in grouped(lock)]
+        return image.extended(layers, environment=VARIABLES)
 
     async def _copy(self, layer: Layer, base: Base, job: Job) -> None:
         sent = await copy_layer(layer, base.repository, self._cache, job.folder)
@@ -173,11 +183,12 @@ class Environments:
             return layer
         async with asyncio.TaskGroup() as tasks:
             fetching = [tasks.create_task(job.wheels.fetch(wheel)) for wheel in group.wheels]
-        paths = [task.result() for task in fetching]
-        async with self._processors:
-            layer, blob = await asyncio.get_running_loop().run_in_executor(
-                self._threads, _write, group, paths, target, job.folder
-            )
+            # Held while wheels are on their way, else the small ones would be first.
+            async with self._processors:
+                paths = [await each for each in fetching]
+                layer, blob = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, _write, group, paths, target, job.folder
+                )
         sent = await self._registry.ensure(self._cache.name, blob)
         job.transfer.count(layer.size, sent=sent)
         if isinstance(blob.content, Path):

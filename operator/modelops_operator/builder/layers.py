@@ -4,13 +4,14 @@ Names are sorted, times are zero, everything belongs to root and is readable by 
 on the machine, the folder or the day.
 """
 
+import errno
 import io
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Protocol, Self
 
@@ -111,20 +112,37 @@ class Layer:
 
 @dataclass(slots=True)
 class _Sink:
-    """Where the archive goes: hashed, compressed, hashed again, into a file."""
+    """Where the archive goes: hashed, compressed, hashed again, into a file.
+
+    It is compressed in pieces of one size, since what comes out depends on how it goes in.
+    """
 
     file: IO[bytes]
     compressor: Any = field(default_factory=lambda: isal_zlib.compressobj(1, wbits=_GZIP))
     inner: Any = field(default_factory=sha256)
     outer: Any = field(default_factory=sha256)
     size: int = 0
+    archived: int = 0
+    pending: bytearray = field(default_factory=bytearray)
 
     def write(self, data: bytes) -> None:
-        self.inner.update(data)
-        self._put(self.compressor.compress(data))
+        self.archived += len(data)
+        self.pending += data
+        while len(self.pending) > BUFFER:
+            piece = bytes(self.pending[:BUFFER])
+            del self.pending[:BUFFER]
+            self._compress(piece)
+
+    def pad(self, block: int) -> None:
+        self.write(bytes(-self.archived % block))
 
     def finish(self) -> None:
+        self._compress(bytes(self.pending))
         self._put(self.compressor.flush())
+
+    def _compress(self, data: bytes) -> None:
+        self.inner.update(data)
+        self._put(self.compressor.compress(data))
 
     def _put(self, data: bytes) -> None:
         self.outer.update(data)
@@ -135,18 +153,12 @@ class _Sink:
 def write_layer(entries: Iterable[Entry], path: Path, *, content: str) -> tuple[Layer, Blob]:
     """Write a layer into a file. Of two entries of one path the later one is kept."""
     files = {entry.path: entry for entry in entries}
-    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
     with path.open("wb") as file:
         sink = _Sink(file)
-        with tarfile.open(
-            fileobj=sink,  # type: ignore[call-overload] # a stream needs nothing but write
-            mode="w|",
-            format=tarfile.PAX_FORMAT,
-            bufsize=BUFFER,
-            copybufsize=BUFFER,
-        ) as archive:
-            for name in sorted(files.keys() | folders - {"."}):
-                _add(archive, name, files.get(name))
+        for name in sorted(files.keys() | _folders(files)):
+            _add(sink, name, files.get(name))
+        sink.write(bytes(2 * tarfile.BLOCKSIZE))
+        sink.pad(tarfile.RECORDSIZE)
         sink.finish()
     layer = Layer(
         digest=f"sha256:{sink.outer.hexdigest()}",
@@ -157,15 +169,37 @@ def write_layer(entries: Iterable[Entry], path: Path, *, content: str) -> tuple[
     return layer, Blob(digest=layer.digest, size=layer.size, content=path)
 
 
-def _add(archive: tarfile.TarFile, name: str, entry: Entry | None) -> None:
+def _folders(names: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for name in names:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
+
+
+# Headers are tarfile's. Its TarFile, which keeps and copies them, takes as long as the compression.
+def _add(sink: _Sink, name: str, entry: Entry | None) -> None:
     info = tarfile.TarInfo(name)  # whose owner is 0 and whose time is 0 from the start
     if entry is None:
         info.type, info.mode = tarfile.DIRTYPE, 0o755
-        archive.addfile(info)
     elif entry.link:
         info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, entry.link
-        archive.addfile(info)
     else:
         info.size, info.mode = entry.size, 0o755 if entry.executable else 0o644
+    sink.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8"))
+    if info.size and entry is not None:
         with entry.open() as file:
-            archive.addfile(info, file)
+            _copy(file, sink, entry)
+        sink.pad(tarfile.BLOCKSIZE)
+
+
+def _copy(file: Readable, sink: _Sink, entry: Entry) -> None:
+    left = entry.size
+    while left:
+        piece = file.read(min(BUFFER, left))
+        if not piece:
+            raise OSError(errno.EIO, f"{entry.path} is shorter than it was")
+        sink.write(piece)
+        left -= len(piece)

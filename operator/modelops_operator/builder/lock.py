@@ -11,6 +11,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -95,6 +96,8 @@ def local_wheel(path: Path) -> LockedWheel:
     )
 
 
+# To read the runtime's, which is the same every time, would be a third of a build.
+@lru_cache(maxsize=8)
 def read_lock(content: bytes, target: Target, *, origin: str) -> Lock:
     """Pick from a `pylock.toml` the wheels for one target.
 

@@ -8,11 +8,11 @@ of a predictor that is to be served through MLflow.
 import asyncio
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import yaml
 from modelops_runtime import flavor
@@ -20,7 +20,7 @@ from modelops_runtime.bento import ServingRuntime
 from modelops_runtime.signature import SignatureError, read_signature
 from requests import RequestException
 
-from modelops_operator.adapters.mlflow import is_on_this_disk
+from modelops_operator.adapters.mlflow import ModelRegistryError, model_files, prepare
 from modelops_operator.api.facts import Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel
@@ -30,11 +30,15 @@ from modelops_operator.builder.requirements import CONSTRAINTS, Requirements, re
 MLMODEL: Final = "MLmodel"
 _SETTINGS: Final = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # It holds pieces of 100 MB in memory, and each fetch would first ask whether there is such.
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
 """A build is tried again as a whole: MLflow's own patience of minutes would only hide trouble."""
 _MISSING: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+_STATUS: Final = re.compile(r"(?:^|[\s(])(401|403|404)\b")
+"""How stores tell, in words of their own, what HTTP told them."""
 _DENIED: Final = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 
 
@@ -93,8 +97,7 @@ async def fetch(
     not have it, does not give it, it is not what its flavor says, or it has no flavor where the
     runtime is Fast.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+    prepare(_SETTINGS)
     return await asyncio.to_thread(_fetch, model, tracking_uri, folder, runtime, claim)
 
 
@@ -109,7 +112,7 @@ def _fetch(
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (see above)
 
     try:
-        repository = _artifacts(model, tracking_uri)
+        repository = _listed_once(model_files(tracking_uri, model.name, model.version))
         found = {info.path for info in repository.list_artifacts("")}
         if MLMODEL not in found:
             raise _no_artifact(model, f"there is no {MLMODEL} among {sorted(found)[:10]}")
@@ -129,36 +132,26 @@ def _fetch(
             read_signature(folder)
     except SignatureError as error:
         raise _invalid(model, f"tells no inputs: {error}") from error
-    except MlflowException as error:
+    except ModelRegistryError as error:
+        raise BuildError(error.failure) from error
+    except (MlflowException, RequestException) as error:
         raise _failed(model, tracking_uri, error) from error
-    except RequestException as error:
-        raise _unreachable(model, tracking_uri, error) from error
     return FetchedModel(model, folder, fast=fast)
 
 
-def _artifacts(model: ImageModel, tracking_uri: str) -> Any:
-    from mlflow import MlflowClient  # noqa: PLC0415 (slow, see above)
-    from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 (the same)
-        get_artifact_repository,
-    )
+def _listed_once(repository: Any) -> Any:
+    """Have a store remember what it listed: MLflow's own download asks for everything again."""
+    ask, known = repository.list_artifacts, dict[str, Any]()
 
-    if tracking_uri.startswith("databricks"):
-        # Unity Catalog lends a short-lived credential for each version, by way of this address.
-        catalog = tracking_uri.replace("databricks", "databricks-uc", 1)
-        address = f"models:/{model.name}/{model.version}"
-        return get_artifact_repository(address, tracking_uri=tracking_uri, registry_uri=catalog)
-    client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-    address = client.get_model_version_download_uri(model.name, model.version)
-    if address.startswith("models:/m-"):
-        address = client.get_logged_model(address.removeprefix("models:/")).artifact_location
-    if urlsplit(address).scheme in {"", "file"} and not is_on_this_disk(tracking_uri):
-        # Whoever registers a model chooses this path: it would read the builder's own files.
-        raise _no_artifact(
-            model,
-            f"they are at {address}, a path on somebody's disk; run the MLflow server with "
-            "--artifacts-destination, so that it hands them out",
-        )
-    return get_artifact_repository(address, tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    def list_artifacts(path: str | None = None) -> Any:
+        path = path or ""
+        if path not in known:
+            known[path] = ask(path)
+            known.update({info.path: [] for info in known[path] if not info.is_dir})
+        return known[path]
+
+    repository.list_artifacts = list_artifacts
+    return repository
 
 
 def _sizes(repository: Any, path: str) -> Iterator[int]:
@@ -192,13 +185,15 @@ def _verify(model: ImageModel, folder: Path) -> None:
 
 
 def _failed(model: ImageModel, tracking_uri: str, error: Any) -> BuildError:
-    if error.error_code in _MISSING:
-        return _no_artifact(model, str(error))
-    if error.error_code == "INVALID_PARAMETER_VALUE":
+    text, code = str(error), getattr(error, "error_code", "")
+    status = found[1] if (found := _STATUS.search(text)) else ""
+    if code in _MISSING or status == "404":
+        return _no_artifact(model, _short(error))
+    if code == "INVALID_PARAMETER_VALUE":
         return _invalid(model, f"holds a file whose name is not taken: {_short(error)}")
-    if (full := os.strerror(errno.ENOSPC)) in str(error):
+    if (full := os.strerror(errno.ENOSPC)) in text:
         raise OSError(errno.ENOSPC, full) from error
-    if error.error_code in _DENIED or " 401" in str(error) or " 403" in str(error):
+    if code in _DENIED or status in {"401", "403"}:
         return broken(
             Reason.REGISTRY_DENIED,
             f"{title(model)}: MLflow at {tracking_uri} refuses its files ({_short(error)}); check "

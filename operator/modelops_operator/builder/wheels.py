@@ -60,6 +60,8 @@ _DAMAGED: Final = (
     configparser.Error,
 )
 """What reading a damaged archive raises."""
+_ODD: Final = re.compile(r"[\x00-\x1f\\:]")
+"""What no name of a file may have: other systems' roots and separators, and what is not printed."""
 _ENTRY_POINT: Final = re.compile(r"(?P<module>[\w.]+)\s*:\s*(?P<call>[\w.]+)\s*(\[[^\]]*\])?")
 
 
@@ -225,8 +227,13 @@ class _Shelf:
 class _Member:
     """A file in a wheel that is read when its layer is written, long after it was found."""
 
-    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, wheel: LockedWheel) -> None:
+    def __init__(
+        self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, wheel: LockedWheel, recorded: str
+    ) -> None:
         self._wheel = wheel
+        self._recorded = recorded
+        self._left = info.file_size
+        self._hasher = sha256()
         try:
             self._file = archive.open(info)
         except _DAMAGED as error:
@@ -239,6 +246,10 @@ class _Member:
             raise _refused(self._wheel, f"is damaged ({error})") from error
         if len(content) < size:
             raise _refused(self._wheel, f"is damaged ({self._file.name} ends early)")
+        self._hasher.update(content)
+        self._left -= len(content)
+        if not self._left:
+            _compare(self._wheel, self._file.name, self._hasher.digest(), self._recorded)
         return content
 
     def __enter__(self) -> Self:
@@ -289,25 +300,24 @@ class _Installation:
         path = self._place(info)
         if "/__pycache__/" in f"/{info.filename}":
             return  # made by whoever built the wheel, for whatever path; ours is made below
+        record = self._records.get(info.filename, f",{info.file_size}")
+        recorded, _, size = record.rpartition(",")
+        if size not in {"", str(info.file_size)}:
+            raise _refused(self._wheel, f"holds {info.filename!r}, of another size than it says")
         if info.filename.startswith(f"{self._data}/scripts/"):
-            content = self._read(info)
+            content = self._checked(info, recorded)
             if content.startswith(b"#!python"):
                 _, newline, rest = content.partition(b"\n")
                 content = f"#!{INTERPRETER}".encode() + newline + rest
             yield self._own(path, content, executable=True)
             return
         executable = bool((info.external_attr >> 16) & 0o111)
-        record = self._records.get(info.filename, f",{info.file_size}")
-        if record.rpartition(",")[2] not in {"", str(info.file_size)}:
-            raise _refused(self._wheel, f"holds {info.filename!r}, of another size than it says")
         self._written.append(f"{self._quoted(path)},{record}")
         if not path.endswith(".py"):
-            opener = partial(_Member, self._archive, info, self._wheel)
+            opener = partial(_Member, self._archive, info, self._wheel, recorded)
             yield Entry(path, info.file_size, opener, executable)
             return
-        source = self._read(info)
-        if record.startswith("sha256=") and record.partition(",")[0] != _record_hash(source):
-            raise _refused(self._wheel, f"holds {info.filename!r}, with another hash than it says")
+        source = self._checked(info, recorded)
         yield self._shelf.entry(path, source, executable=executable)
         yield from self._bytecode(path, source)
 
@@ -352,12 +362,7 @@ class _Installation:
         name = info.filename
         parts = PurePosixPath(name).parts
         kind = stat.S_IFMT(info.external_attr >> 16)
-        if (
-            not parts
-            or name.startswith("/")
-            or ".." in parts
-            or any(ord(letter) < 32 or letter in "\\:" for letter in name)
-        ):
+        if not parts or name.startswith("/") or ".." in parts or _ODD.search(name):
             raise _refused(self._wheel, f"holds a file of the name {name!r}")
         if kind not in {0, stat.S_IFREG}:
             raise _refused(self._wheel, f"holds {name!r}, which is not a plain file")
@@ -400,9 +405,17 @@ class _Installation:
             raise _refused(self._wheel, f"holds {info.filename!r}, which is larger than any source")
         return self._archive.read(info)
 
+    def _checked(self, info: zipfile.ZipInfo, recorded: str) -> bytes:
+        """Read a file and compare its hash with the RECORD's."""
+        content = self._read(info)
+        _compare(self._wheel, info.filename, sha256(content).digest(), recorded)
+        return content
+
     def _own(self, path: str, content: bytes, *, executable: bool = False) -> Entry:
         """Make a file whose content is ours, and note it in the RECORD."""
-        self._written.append(f"{self._quoted(path)},{_record_hash(content)},{len(content)}")
+        self._written.append(
+            f"{self._quoted(path)},{_record_hash(sha256(content).digest())},{len(content)}"
+        )
         return Entry.of(path, content, executable=executable)
 
     def _quoted(self, path: str) -> str:
@@ -413,8 +426,15 @@ class _Installation:
         return f'"{name}"' if "," in name else name
 
 
-def _record_hash(content: bytes) -> str:
-    return "sha256=" + urlsafe_b64encode(sha256(content).digest()).rstrip(b"=").decode()
+def _record_hash(digest: bytes) -> str:
+    """Write a SHA-256 as a RECORD does."""
+    return "sha256=" + urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def _compare(wheel: LockedWheel, name: str, digest: bytes, recorded: str) -> None:
+    """Refuse a file whose hash is not the recorded one; hashes of other kinds are not compared."""
+    if recorded.startswith("sha256=") and recorded != _record_hash(digest):
+        raise _refused(wheel, f"holds {name!r}, with another hash than it says")
 
 
 def _refused(wheel: LockedWheel, what: str) -> BuildError:

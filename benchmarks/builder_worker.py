@@ -23,6 +23,7 @@ from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
 from modelops_operator.builder.build import Builder
+from modelops_operator.builder.models import warm_up
 
 from demo.ground import Ground
 
@@ -104,6 +105,7 @@ def forget_peak() -> None:
 
 async def main() -> None:
     config = OperatorConfig.model_validate(json.loads(sys.argv[1]))
+    warm_up()
     async with Builder(config) as builder:
         for line in iter(sys.stdin.readline, ""):
             spec = ModelImageSpec.model_validate_json(line)

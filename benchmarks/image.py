@@ -8,9 +8,11 @@ infers: "full" serves it as a pyfunc, as the peer does. "lean" is the image of t
 flavor, a predictor and two detectors, which the pods of this project usually run; it is built after
 "full", and its first build finds the layers that both have.
 
-Our builder is a process that stays, as in a cluster, and fetches the model from MLflow within its
-seconds; the peer's seconds are those of `buildah bud` and `buildah push` alone, not those of
-fetching and of `bentoml build`. Bytes pushed are what the registry's storage grew by. The pod's
+Our builder is a process that stays, as in a cluster. Its seconds are from the name of a version to
+the image in the registry, the model's way from MLflow included. So the peer is judged by that whole
+way: `mlflow artifacts download`, `bentoml build`, `buildah bud`, `buildah push`, none of which can
+be left out when a version is new. Its row has the seconds of buildah alone, then those of the
+others; there are goals for both. Bytes pushed are what the registry's storage grew by. The pod's
 seconds are from `kubectl apply` until it is ready: "pull" with nothing of it on the node (but what
 images before it brought), "new version" where the node has the version before, "start" with all of
 it there.
@@ -19,6 +21,7 @@ it there.
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -43,7 +46,6 @@ from modelops_operator.api.resources import ImageModel
 from modelops_operator.builder.bundle import LOCK_FILE, read_bundle
 from modelops_operator.builder.images import WORKSPACE, write_workspace_bundle
 from modelops_operator.builder.lock import LockedWheel, resolve
-from modelops_operator.builder.models import fetch
 from modelops_operator.builder.requirements import read_requirements
 from modelops_operator.builder.target import Target
 
@@ -123,21 +125,36 @@ class Bench:
 
     def _ours(self, side: str, models: Sequence[ImageModel], base: str) -> Usage:
         spec = spec_of(self.ground, side, models, base)
-        return self.measured(side, lambda: self.worker.build(spec))
+        usage = self.measured(side, lambda: self.worker.build(spec))
+        return usage | {"whole": usage["seconds"]}
 
     def _peer(self, models: Sequence[ImageModel], base: str) -> Usage:
         (model,) = models
-        place = self.folder / "models" / model.version
-        if not place.exists():
-            place.mkdir(parents=True)
-            asyncio.run(fetch(model, self.ground.tracking_uri, place))
-        wanted = (place / "requirements.txt").read_text().split()
         begun = time.monotonic()
+        place = self._fetched(model)
+        fetched = time.monotonic()
+        wanted = (place / "requirements.txt").read_text().split()
         bento = self.buildah.bento(place, wanted, base)
-        prepared = time.monotonic() - begun
+        prepared = time.monotonic()
         reference = f"{self.ground.registry}/peer/plain:{model.version}-{bento.name}"
         usage = self.measured("peer", lambda: self.buildah.build(bento, reference))
-        return usage | {"bentoml build": prepared}
+        usage |= {"download": fetched - begun, "bentoml build": prepared - fetched}
+        return usage | {"whole": usage["seconds"] + prepared - begun}
+
+    def _fetched(self, model: ImageModel) -> Path:
+        """Have MLflow's own program fetch a version; give its folder."""
+        place = Path(tempfile.mkdtemp(dir=self.folder))
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "mlflow", "artifacts", "download"),
+                *("--artifact-uri", f"models:/{model.name}/{model.version}"),
+                *("--dst-path", str(place)),
+            ],
+            env=os.environ | {"MLFLOW_TRACKING_URI": self.ground.tracking_uri},
+            check=True,
+            capture_output=True,
+        )
+        return place
 
 
 def main() -> None:
@@ -373,7 +390,7 @@ async def size_of(host: str, name: str) -> int:
 def say(row: str, side: str, usage: Usage) -> None:
     pods = "".join(
         f"  {name} {usage[name]:5.1f} s"
-        for name in ("pod", "start", "bentoml build")
+        for name in ("pod", "start", "download", "bentoml build")
         if name in usage
     )
     print(
@@ -401,15 +418,19 @@ def report(figures: Mapping[tuple[str, str], Usage]) -> list[dict[str, Any]]:
             for side in again
             for line in (
                 goal(f"{side}: new version, seconds", new[side]["seconds"], 0.3),
-                at_least(f"{side}: new version, faster", times("new version", side, "seconds"), 50),
+                at_least(f"{side}: new version, faster", times("new version", side, "whole"), 50),
                 at_least(
-                    f"{side}: new version, faster than with `bentoml build`",
-                    times("new version", side, "seconds")
-                    + figures["new version", "peer"]["bentoml build"] / new[side]["seconds"],
+                    f"{side}: new version, faster than buildah alone",
+                    times("new version", side, "seconds"),
                     50,
                 ),
                 goal(f"{side}: new version, requests", new[side]["requests"], 16),
-                at_least(f"{side}: first build, faster", times("first build", side, "seconds"), 5),
+                at_least(f"{side}: first build, faster", times("first build", side, "whole"), 5),
+                at_least(
+                    f"{side}: first build, faster than buildah alone",
+                    times("first build", side, "seconds"),
+                    5,
+                ),
             )
         ),
         at_least("full: library added, fewer bytes", times("library added", "full", "pushed"), 5),

@@ -2,11 +2,9 @@
 
 import asyncio
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -29,8 +27,6 @@ _SETTINGS: Final = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 """Whoever asks asks again: MLflow's own patience of minutes would only hide trouble."""
-_ELSEWHERE: Final = ("dbruntime", "IPython")
-"""Modules that MLflow tries to import before each request, to tell Databricks where it runs."""
 _DENIED: Final = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _MISSING: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
 
@@ -67,7 +63,8 @@ class MlflowRegistry:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        prepare(_SETTINGS)
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
         # Imported here, since it takes a second that only this class's users should pay.
         from mlflow import MlflowClient  # noqa: PLC0415
 
@@ -199,18 +196,6 @@ class MlflowRegistry:
             told = f"does not give {what} ({_short(error)})"
         message = f"MLflow at {self._uri} {told}; it is asked again"
         return Failure(reason=Reason.REGISTRY_UNREACHABLE, message=message, permanent=False)
-
-
-def prepare(settings: Mapping[str, str]) -> None:
-    """Set variables that MLflow's client reads, where they are not set, and spare it a search.
-
-    To find that a module is not there takes as long as a request, and one thread at a time does so.
-    """
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    for name in _ELSEWHERE:
-        if name not in sys.modules and find_spec(name) is None:
-            sys.modules[name] = None  # type: ignore[assignment] # Python's way to say: not there
 
 
 def is_on_this_disk(tracking_uri: str) -> bool:

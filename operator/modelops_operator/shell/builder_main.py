@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from modelops_operator.adapters.kubernetes import MODEL_IMAGES, Cluster
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.builder.build import Builder
+from modelops_operator.builder.models import warm_up
 from modelops_operator.shell.builds import LONGEST_BUILD, Builds
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.endpoints import STUCK, endpoints
@@ -22,6 +23,7 @@ def main() -> None:
 
 async def build(config: OperatorConfig) -> None:
     """Put the builder together and run it until SIGTERM."""
+    warm_up()
     async with AsyncExitStack() as stack:
         cluster = await Cluster.connect()
         stack.push_async_callback(cluster.close)

@@ -219,7 +219,7 @@ def prepare_wheels(ground: Ground, index: LocalIndex, folder: Path) -> Path:
         asyncio.run(resolve(lines, TARGET, config=config, preferred=bundle.lock_content))
         for lines in (wanted, [UV])
     ]
-    own = [wheel for wheel in bundle.lock(TARGET).wheels if not wheel.local]
+    own = [wheel for wheel in bundle.lock(TARGET).wheels if not wheel.own]
     wheels = {wheel.sha256: wheel for wheel in (*own, *found[0].wheels, *found[1].wheels)}
     index.add(wheels.values(), ca_bundle)
     offer_from(index, wheels, folder / runtime / LOCK_FILE)

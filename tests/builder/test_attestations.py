@@ -6,7 +6,14 @@ import pytest
 from modelops_operator.adapters.oci import sha256
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ImageModel, ImageRuntime, ModelImageSpec
-from modelops_operator.builder.attestations import CYCLONEDX, IN_TOTO, Contents, provenance, sbom
+from modelops_operator.builder.attestations import (
+    CYCLONEDX,
+    IN_TOTO,
+    LEFT_OUT,
+    Contents,
+    provenance,
+    sbom,
+)
 from modelops_operator.builder.image import Repository
 from modelops_operator.builder.lock import Lock, LockedWheel
 from modelops_operator.builder.referrers import Subject, attach
@@ -29,6 +36,7 @@ CONTENTS = Contents(
     lock=Lock((WHEEL,)),
     digest=sha256(b"image"),
     layers={"predictor": sha256(b"layer")},
+    fast={"predictor"},
 )
 
 
@@ -51,6 +59,9 @@ async def test_documents_are_listed_once_under_the_image(registry: Any) -> None:
 async def test_documents_name_what_is_inside() -> None:
     references = [each["bom-ref"] for each in sbom(CONTENTS)["components"]]
     assert references == ["base", "model:predictor", "pkg:pypi/toy@1"]
+    model = sbom(CONTENTS)["components"][1]
+    left_out = [each["value"] for each in model["properties"] if each["name"] == LEFT_OUT]
+    assert left_out == ["all but MLmodel and modelops/"]
     definition = provenance(CONTENTS)["predicate"]["buildDefinition"]
     assert definition["externalParameters"]["models"][0]["runId"] == "r"
     assert [each["digest"]["sha256"] for each in definition["resolvedDependencies"]] == [

@@ -19,7 +19,7 @@ from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ModelImageSpec
-from modelops_operator.builder.attestations import CYCLONEDX, IN_TOTO
+from modelops_operator.builder.attestations import CYCLONEDX, IN_TOTO, LEFT_OUT
 from modelops_operator.builder.build import Builder, BuiltImage
 from modelops_operator.builder.bundle import read_bundle
 from modelops_operator.builder.failures import BuildError
@@ -374,7 +374,10 @@ async def test_a_predictor_through_mlflow_brings_its_requirements_and_says_so(
     definition = said[IN_TOTO]["predicate"]["buildDefinition"]
     assert definition["externalParameters"]["profile"] == "Pyfunc"
     properties = said[CYCLONEDX]["metadata"]["component"]["properties"]
-    assert properties == [{"name": "modelops.dev/profile", "value": "Pyfunc"}]
+    assert {"name": "modelops.dev/profile", "value": "Pyfunc"} in properties
+    listed = [each for each in said[CYCLONEDX]["components"] if each["bom-ref"][:6] == "model:"]
+    whole = {each["name"] for each in listed if LEFT_OUT not in str(each["properties"])}
+    assert whole == {"both"}
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,14 @@ from aiohttp import web
 from modelops_operator.api.config import BuilderConfig, RegistryConfig
 from modelops_operator.builder.connections import connected
 from modelops_operator.builder.failures import BuildError
+from modelops_operator.builder.image import Repository
 from modelops_operator.builder.lock import Lock, LockedWheel, resolve
+from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.wheels import WheelStore
 
 from tests.registries.proxy import serving
+from tests.registries.servers import RunningRegistry
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
@@ -104,6 +107,60 @@ async def test_the_first_of_several_indexes_that_has_a_package_gives_it(
         path_of(other).read_bytes(),
         path_of(ours).read_bytes(),
     ]
+
+
+async def test_a_folder_of_wheels_will_do_without_any_index(
+    make_wheel: MakeWheel, tmp_path: Path
+) -> None:
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for wheel in (make_wheel({}, "toy", "1.0"), make_wheel({}, "toy", "2.0")):
+        path_of(wheel).rename(folder / path_of(wheel).name)
+    found = await lock("toy<3", indexes=(folder.as_uri(),))
+    assert versions(found) == {"toy": "2.0"}
+    async with connected(RegistryConfig(host="x"), None) as connections:
+        store = WheelStore(tmp_path, await connections.index())
+        (wheel,) = (await store.sized(found)).wheels
+        path = await store.fetch(wheel)
+        assert (path.parent, path.stat().st_size) == (folder, wheel.size)
+        path.write_bytes(b"another")
+        with pytest.raises(BuildError, match="find out who changed it"):
+            await store.fetch(wheel)
+        path.unlink()
+        with pytest.raises(BuildError, match="wheels does not have it any more") as caught:
+            await store.fetch(wheel)
+    assert caught.value.failure.reason == "PackageCorrupt"
+
+
+async def test_an_index_is_reached_by_the_proxy_that_the_environment_names(
+    make_wheel: MakeWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What answers here is asked for an address that nobody else could find."""
+    toy = make_wheel({})
+    async with index(toy) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.removesuffix("/simple"))
+        found = await lock("toy==1.0", indexes=("http://index.invalid/simple",))
+        assert found.wheels[0].url.startswith("http://index.invalid/")
+        async with connected(RegistryConfig(host="x"), None) as connections:
+            store = WheelStore(tmp_path, await connections.index())
+            fetched = await store.fetch(found.wheels[0])
+    assert fetched.read_bytes() == path_of(toy).read_bytes()
+
+
+async def test_a_lock_is_kept_although_the_index_moves_on(
+    make_wheel: MakeWheel, registry: RunningRegistry
+) -> None:
+    """The same model gives the same image a year later, from another builder too."""
+
+    async def answer(question: str, *wheels: LockedWheel) -> Mapping[str, str]:
+        async with index(*wheels) as address, registry.connect() as client:
+            locks = Locks(Repository(client, "locks/cache"))
+            return versions(await locks.answer(question, lambda: lock("toy<3", indexes=(address,))))
+
+    first = make_wheel({}, "toy", "1.0")
+    assert await answer("toy<3", first) == {"toy": "1.0"}
+    assert await answer("toy<3", make_wheel({}, "toy", "2.0"), first) == {"toy": "1.0"}
+    assert await answer("toy<3, anew", make_wheel({}, "toy", "2.0"), first) == {"toy": "2.0"}
 
 
 async def test_an_index_that_wants_credentials_is_told(

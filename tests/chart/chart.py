@@ -66,6 +66,7 @@ EVERYTHING: dict[str, Any] = {
         "python": "3.12",
         "indexUrls": ["https://pypi.example.com/simple", "https://pypi.org/simple"],
         "indexCredentialsSecret": "index",
+        "wheelsClaim": "wheels",
         "signing": {"existingSecret": "signing", "key": "key.pem"},
         "scratch": "20Gi",
     },

@@ -30,7 +30,7 @@ Port = Annotated[Integer, Field(ge=1, le=65535)]
 _PATH_PART: Final = "[a-z0-9]+([._-]+[a-z0-9]+)*"
 PythonMinor = Annotated[str, StringConstraints(pattern=r"^3\.[0-9]{1,3}$")]
 ByDigest = Annotated[str, StringConstraints(pattern=r"^[^\s@]+/[^\s@]+@sha256:[0-9a-f]{64}$")]
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
+IndexUrl = Annotated[str, StringConstraints(pattern=r"^(https?://|file:///)[^\s]+$")]
 
 
 class ConfigError(Exception):
@@ -122,8 +122,9 @@ class Rebase(StrEnum):
 class BuilderConfig(Fields):
     """How images are built."""
 
-    index_urls: tuple[Url, ...] = ("https://pypi.org/simple",)
-    """Package indexes, the first one first; no other is ever asked."""
+    index_urls: tuple[IndexUrl, ...] = ("https://pypi.org/simple",)
+    """Package indexes, the first one first, and folders of wheels (file:///wheels); no other is
+    ever asked."""
     ca_bundle: Path | None = None
     """Certificates (PEM) to trust instead of the system's."""
     concurrency: Annotated[Integer, Field(ge=1, le=64)] = 2

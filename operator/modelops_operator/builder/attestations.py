@@ -3,18 +3,23 @@
 Both have no clock and no random part: the same image has the same documents, whenever it is built.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
+from modelops_runtime import flavor
+
 from modelops_operator.api.resources import ImageModel, ModelImageSpec
 from modelops_operator.builder.lock import Lock, LockedWheel
+from modelops_operator.builder.models import MLMODEL
 
 CYCLONEDX: Final = "application/vnd.cyclonedx+json"
 IN_TOTO: Final = "application/vnd.in-toto+json"
 BUILDER: Final = "https://modelops.dev/builder"
+LEFT_OUT: Final = "modelops.dev/left-out"
+"""Property of what is in the image without all that it came with."""
 _STATEMENT: Final = "https://in-toto.io/Statement/v1"
 _BILL_OF_MATERIALS: Final = "https://cyclonedx.org/bom"
 _PROVENANCE: Final = "https://slsa.dev/provenance/v1"
@@ -30,6 +35,8 @@ class Contents:
     """Of the image's manifest."""
     layers: Mapping[str, str]
     """Digest of the uncompressed layer of each model, by its role."""
+    fast: Container[str]
+    """Roles of the models of which only our flavor's files are in the image."""
 
     @property
     def models(self) -> Sequence[ImageModel]:
@@ -53,7 +60,8 @@ def sbom(contents: Contents) -> dict[str, Any]:
                 "version": contents.digest,
                 "hashes": _hashes(contents.digest),
                 "properties": [
-                    {"name": "modelops.dev/profile", "value": str(contents.spec.runtime.profile)}
+                    {"name": "modelops.dev/profile", "value": str(contents.spec.runtime.profile)},
+                    {"name": LEFT_OUT, "value": "of wheels the byte code that they bring along"},
                 ],
             },
             "tools": {"components": [_tool()]},
@@ -66,7 +74,7 @@ def sbom(contents: Contents) -> dict[str, Any]:
                 "version": base.partition("@")[2],
                 "hashes": _hashes(base.partition("@")[2]),
             },
-            *(_model(model, contents.layers[model.role]) for model in contents.models),
+            *(_model(model, contents) for model in contents.models),
             *(_library(wheel) for wheel in contents.lock.wheels),
         ],
     }
@@ -150,16 +158,18 @@ def _library(wheel: LockedWheel) -> dict[str, Any]:
     }
 
 
-def _model(model: ImageModel, layer: str) -> dict[str, Any]:
+def _model(model: ImageModel, contents: Contents) -> dict[str, Any]:
+    left_out = {"name": LEFT_OUT, "value": f"all but {MLMODEL} and {flavor.DATA}/"}
     return {
         "type": "machine-learning-model",
         "bom-ref": f"model:{model.role}",
         "name": model.name,
         "version": model.version,
-        "hashes": _hashes(layer),
+        "hashes": _hashes(contents.layers[model.role]),
         "properties": [
             {"name": "modelops.dev/role", "value": model.role},
             {"name": "modelops.dev/run", "value": model.run_id},
+            *([left_out] if model.role in contents.fast else ()),
         ],
     }
 

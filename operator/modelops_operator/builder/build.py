@@ -361,6 +361,7 @@ class _Build:
             lock=variant.lock,
             digest=digest,
             layers={model.model.role: layer.diff_id for model, layer in layers},
+            fast={model.model.role for model in models if model.fast},
         )
 
     async def _describe(

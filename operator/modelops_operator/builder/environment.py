@@ -75,10 +75,10 @@ class Group:
 
 def grouped(lock: Lock) -> tuple[Group, ...]:
     """Deal wheels to layers: large ones alone, small ones together, our own apart."""
-    fetched = [wheel for wheel in lock.wheels if not wheel.local]
+    fetched = [wheel for wheel in lock.wheels if not wheel.own]
     largest = sorted(fetched, key=lambda wheel: (-wheel.size, wheel.name))[:SINGLES]
     rest = tuple(wheel for wheel in fetched if wheel not in largest)
-    own = tuple(wheel for wheel in lock.wheels if wheel.local)
+    own = tuple(wheel for wheel in lock.wheels if wheel.own)
     return (
         *(Group((wheel,)) for wheel in sorted(largest)),
         *([Group(rest)] if rest else []),

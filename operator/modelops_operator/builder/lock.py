@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -50,7 +50,9 @@ class LockedWheel:
     size: int
     """Bytes; 0 when the lock does not tell."""
     url: str
-    """https, or file for the wheels that we bring along."""
+    """https, or file for what lies in a folder here."""
+    own: bool = False
+    """It is one that we bring along, and no other has."""
 
     @property
     def filename(self) -> str:
@@ -58,9 +60,10 @@ class LockedWheel:
         return unquote(urlsplit(self.url).path.rpartition("/")[2])
 
     @property
-    def local(self) -> bool:
-        """Tell whether it is one that we bring along."""
-        return self.url.startswith("file:")
+    def path(self) -> Path | None:
+        """Give its file where it lies in a folder here."""
+        address = urlsplit(self.url)
+        return Path(unquote(address.path)) if address.scheme == "file" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Lock:
         return f"sha256:{sha256(json.dumps(content).encode()).hexdigest()}"
 
     def with_local(self, wheels: Iterable[Path]) -> "Lock":
-        """Add wheels that lie in a folder here, in place of others of their names."""
+        """Add wheels that we bring along, in place of others of their names."""
         local = [local_wheel(path) for path in wheels]
         names = {wheel.name for wheel in local}
         kept = [wheel for wheel in self.wheels if wheel.name not in names]
@@ -84,7 +87,7 @@ class Lock:
 
 
 def local_wheel(path: Path) -> LockedWheel:
-    """Lock a wheel that lies in a folder here."""
+    """Lock a wheel that we bring along."""
     name, version, _, _ = parse_wheel_filename(path.name)
     content = path.read_bytes()
     return LockedWheel(
@@ -93,6 +96,7 @@ def local_wheel(path: Path) -> LockedWheel:
         sha256=sha256(content).hexdigest(),
         size=len(content),
         url=path.resolve().as_uri(),
+        own=True,
     )
 
 
@@ -161,7 +165,6 @@ async def resolve(
     choice, the versions of the lock `preferred` are taken, so that images share layers.
     Raises BuildError when there is no solution, or the index does not answer.
     """
-    first, *others = config.index_urls
     with tempfile.TemporaryDirectory(prefix="modelops-lock-") as folder:
         wanted = _write_lines(Path(folder, "requirements.in"), requirements)
         limits = _write_lines(Path(folder, "constraints.in"), constraints)
@@ -174,11 +177,26 @@ async def resolve(
             *("--python-version", target.python, "--python-platform", target.uv_platform),
             *("--only-binary", ":all:", "--no-header", "--no-annotate"),
             *("--no-config", "--no-sources", "--quiet", "--color", "never"),
-            *("--default-index", first),
-            *(part for url in others for part in ("--index", url)),
+            *_sources(config.index_urls),
         ]
         await _run(command, cwd=folder, ca_bundle=config.ca_bundle)
         return read_lock(await asyncio.to_thread(result.read_bytes), target, origin="the models")
+
+
+def _sources(urls: Iterable[str]) -> Iterator[str]:
+    """Give uv's options for package indexes and folders of wheels."""
+    indexes = []
+    for url in urls:
+        if url.startswith("file:"):
+            yield from ("--find-links", unquote(urlsplit(url).path))
+        else:
+            indexes.append(url)
+    if not indexes:
+        yield "--no-index"
+    for option, url in zip(
+        ["--default-index", *("--index" for _ in indexes)], indexes, strict=False
+    ):
+        yield from (option, url)
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> Path:

@@ -45,7 +45,7 @@ class Locks:
 
     async def _remember(self, tag: str, lock: Lock) -> None:
         registry, name = self._repository.registry, self._repository.name
-        content = Blob.of(canonical([asdict(wheel) for wheel in lock.wheels]))
+        content = Blob.of(canonical([_remembered(wheel) for wheel in lock.wheels]))
         empty = Blob.of(b"{}")
         for blob in (content, empty):
             await registry.ensure(name, blob)
@@ -57,6 +57,11 @@ class Locks:
             "layers": [_descriptor(content, LOCK_TYPE)],
         }
         await registry.put_manifest(name, tag, canonical(manifest))
+
+
+def _remembered(wheel: LockedWheel) -> dict[str, Any]:
+    """Write what builders of any version read."""
+    return {name: value for name, value in asdict(wheel).items() if name != "own"}
 
 
 def _descriptor(blob: Blob, media_type: str) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path, PurePosixPath
 from typing import Final, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -91,8 +91,9 @@ class WheelStore:
 
     async def fetch(self, wheel: LockedWheel) -> Path:
         """Give the wheel's file; raise BuildError when it cannot be had, or is another."""
-        if wheel.local:
-            return Path(unquote(urlsplit(wheel.url).path))
+        if wheel.path:
+            await asyncio.to_thread(_check_file, wheel, wheel.path)
+            return wheel.path
         path = self._folder / f"{wheel.sha256}.whl"
         if not path.exists():
             async with self._slots:
@@ -107,8 +108,10 @@ class WheelStore:
         return Lock(tuple(await asyncio.gather(*(self._sized(wheel) for wheel in lock.wheels))))
 
     async def _sized(self, wheel: LockedWheel) -> LockedWheel:
-        if wheel.size or wheel.local:
+        if wheel.size:
             return wheel
+        if wheel.path:
+            return replace(wheel, size=wheel.path.stat().st_size)
         async with self._slots:
             try:
                 response = await self._client.head(wheel.url, follow_redirects=True)
@@ -130,11 +133,7 @@ class WheelStore:
                 continue
             if found != wheel.sha256:
                 partial_path.unlink()
-                raise broken(
-                    Reason.PACKAGE_CORRUPT,
-                    f"{wheel.filename}: the index sent a file of sha256 {found}, the lock says "
-                    f"{wheel.sha256}; find out who changed it before you trust either",
-                )
+                raise _changed(wheel, f"the index sent a file of sha256 {found}")
             partial_path.rename(path)
             return
 
@@ -158,6 +157,28 @@ class WheelStore:
                     hasher.update(piece)
                     file.write(piece)
         return hasher.hexdigest()
+
+
+def _check_file(wheel: LockedWheel, path: Path) -> None:
+    """Compare a file in a folder here with the lock."""
+    try:
+        with path.open("rb") as file:
+            found = file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise broken(
+            Reason.PACKAGE_CORRUPT,
+            f"{wheel.filename}: {path.parent} does not have it any more; put it back",
+        ) from error
+    if found != wheel.sha256:
+        raise _changed(wheel, f"{path.parent} has a file of sha256 {found}")
+
+
+def _changed(wheel: LockedWheel, what: str) -> BuildError:
+    return broken(
+        Reason.PACKAGE_CORRUPT,
+        f"{wheel.filename}: {what}, the lock says {wheel.sha256}; find out who changed it before "
+        "you trust either",
+    )
 
 
 def _asked(error: Exception) -> str:

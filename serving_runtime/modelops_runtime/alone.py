@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
@@ -26,8 +27,8 @@ _HEAVY: Final = (
 """What the service imports anyway, and can be imported before there are models."""
 
 
-def main() -> None:
-    """Load the libraries, read the Bento's folder from the input, and serve it."""
+def preload() -> Callable[[list[str]], None]:
+    """Load the libraries; gives BentoML's worker, which takes arguments and serves."""
     # Here, since it is heavy; BentoML has no types.
     from _bentoml_impl.worker.service import (  # type: ignore[import-untyped] # noqa: PLC0415
         main as worker,
@@ -35,11 +36,18 @@ def main() -> None:
 
     for module in _HEAVY:
         import_module(module)
+    call: Callable[[list[str]], None] = worker.main
+    return call
+
+
+def main() -> None:
+    """Load the libraries, read the Bento's folder from the input, and serve it."""
+    worker = preload()
     folder = sys.stdin.readline().strip()
     if not folder:
         return
     threading.Thread(target=_end_with_the_input, daemon=True).start()
-    worker.main([folder, "--fd", sys.argv[1], "--worker-id", "1"])
+    worker([folder, "--fd", sys.argv[1], "--worker-id", "1"])
 
 
 def _end_with_the_input() -> None:

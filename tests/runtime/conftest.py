@@ -7,6 +7,7 @@ import pytest
 from modelops_runtime import bento
 
 from tests.runtime.asking import Asker
+from tests.runtime.nursery import Nursery
 from tests.runtime.serving import Served, Servers, Trained, train_small, write_bento
 from tests.runtime.toys import Toy, lay_out, make_toy
 
@@ -38,19 +39,28 @@ def bento_folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
     return write_bento(folder, trained, "predictor", "drift", "outlier")
 
 
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    found = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield found
+    found.close()
+
+
 @pytest.fixture(scope="module")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def serve(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Servers]:
     """Start servers that end with the module."""
-    servers = Servers(tmp_path_factory.mktemp)
+    servers = Servers(tmp_path_factory.mktemp, nursery)
     yield servers
     servers.stop()
 
 
 @pytest.fixture(scope="session")
-def served(bento_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(
+    bento_folder: Path, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery
+) -> Iterator[Served]:
     """All three models, for the tests that only ask."""
-    servers = Servers(tmp_path_factory.mktemp)
-    yield servers(bento_folder)
+    servers = Servers(tmp_path_factory.mktemp, nursery)
+    yield servers(bento_folder, supervised=True)
     servers.stop()
 
 

@@ -23,6 +23,8 @@ from modelops_runtime.profile import Profile
 from modelops_runtime.schema import Input, Output, Schema
 from modelops_runtime.telemetry import Line
 
+from tests.runtime.nursery import Forked, Nursery
+
 PATIENCE = 120
 NAMES = {
     "predictor": "main.ml.employment/12",
@@ -142,9 +144,9 @@ def write_bento(
 
 @dataclass
 class Served:
-    """A running `bentoml serve`."""
+    """A running server."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     port: int
     log: Path
     clients: list[httpx.Client] = field(default_factory=list)
@@ -209,23 +211,43 @@ def _free_port() -> int:
         return port
 
 
-class Servers:
-    """Starts Bentos as their image does, each in an environment of its own."""
+def _supervised(
+    folder: Path, port: int, environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    program = str(Path(sys.executable).with_name("bentoml"))
+    arguments = bento.entrypoint()[1:]
+    arguments[arguments.index("/opt/bento")] = str(folder)
+    arguments[arguments.index("0.0.0.0")] = "127.0.0.1"
+    arguments[arguments.index(str(bento.PORT))] = str(port)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [program, *arguments], stdout=output, stderr=output, env=environment
+        )
 
-    def __init__(self, make_folder: Callable[[str], Path]) -> None:
+
+class Servers:
+    """Starts Bentos as their image does, each in an environment of its own.
+
+    A real `bentoml serve` where they are `supervised`, else BentoML's worker alone.
+    """
+
+    def __init__(self, make_folder: Callable[[str], Path], nursery: Nursery) -> None:
         self._make_folder = make_folder
+        self._nursery = nursery
         self._running: list[Served] = []
 
     def __call__(
-        self, folder: Path, *, ready: bool = True, stdout: Any = None, **variables: str
+        self,
+        folder: Path,
+        *,
+        supervised: bool = False,
+        ready: bool = True,
+        stdout: int | None = None,
+        **variables: str,
     ) -> Served:
         home = self._make_folder("home")
         port, log = _free_port(), home / "log"
-        program = str(Path(sys.executable).with_name("bentoml"))
-        arguments = bento.entrypoint()[1:]
-        arguments[arguments.index("/opt/bento")] = str(folder)
-        arguments[arguments.index("0.0.0.0")] = "127.0.0.1"
-        arguments[arguments.index(str(bento.PORT))] = str(port)
+        process: subprocess.Popen[bytes] | Forked
         environment = bento.environment() | {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
@@ -237,13 +259,10 @@ class Servers:
             "MODELOPS_WINDOW_SECONDS": "3600",
             **variables,
         }
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [program, *arguments],
-                stdout=output if stdout is None else stdout,
-                stderr=output,
-                env=environment,
-            )
+        if supervised:
+            process = _supervised(folder, port, environment, log)
+        else:
+            process = self._nursery.fork(folder, port, environment, stdout, log)
         served = Served(process, port, log)
         self._running.append(served)
         if ready:

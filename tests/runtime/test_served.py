@@ -1,4 +1,4 @@
-"""The Bento from the outside: real `bentoml serve` processes, spoken to over HTTP."""
+"""The Bento from the outside: `bentoml serve` and its workers, spoken to over HTTP."""
 
 import contextlib
 import http.client
@@ -260,6 +260,34 @@ def test_metrics_name_model_version_and_form(served: Served) -> None:
 # --- telemetry -------------------------------------------------------------------------------
 
 
+class Caller(threading.Thread):
+    """A client that keeps its connection, as Go's and Java's do, until it is told to leave."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self.answered = 0
+        self.failure = ""
+        self.told = False
+
+    def run(self) -> None:
+        body = orjson.dumps([GOOD])
+        while not self.told:
+            try:
+                self._connection.request("POST", "/predict", body)
+                response = self._connection.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.failure = repr(error)
+                return
+            if response.status != 200:
+                self.failure = str(response.status)
+                return
+            self.answered += 1
+            self.told = response.headers.get("connection", "") == "close"
+            time.sleep(0.002)
+
+
 @pytest.fixture
 def whole(serve: Servers, trained: Trained, tmp_path: Path) -> Callable[..., Served]:
     """Start all three models in a server of one's own."""
@@ -267,56 +295,59 @@ def whole(serve: Servers, trained: Trained, tmp_path: Path) -> Callable[..., Ser
     return lambda **variables: serve(folder, **variables)
 
 
-def test_counts_all_and_writes_it_when_told_to_end(
-    whole: Callable[..., Served], trained: Trained
+def test_several_workers_count_all_and_lose_nothing_when_told_to_end(
+    serve: Servers, trained: Trained, tmp_path: Path
 ) -> None:
-    server = whole()
+    folder = write_bento(tmp_path / "bento", trained, "predictor", "drift", "outlier")
+    server = serve(folder, supervised=True, MODELOPS_WORKERS="2", MODELOPS_WINDOW_SECONDS="2")
+    server.wait_for_telemetry(lambda lines: len({line.worker for line in lines}) == 2)
     rows = make_records(3000, seed=3) + [GOOD | {"AGEP": 10**6}] * 5
-    for begin in range(0, len(rows), 7):
-        assert server.predict(rows[begin : begin + 7]).status_code == 200
+    batches = [rows[begin : begin + 50] for begin in range(0, len(rows), 50)]
+    url = f"http://127.0.0.1:{server.port}"
+    for batch in batches:
+        # A connection each, so that both workers get some.
+        assert httpx.post(f"{url}/predict", json=batch).status_code == 200
     for _ in range(3):
         assert server.predict([{}]).status_code == 422
-    assert server.stop() == 0
+    callers = [Caller(server.port) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    time.sleep(1)
+    with httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        assert client.get("/readyz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        for caller in callers:
+            caller.join()
+        assert client.get("/readyz").status_code == 503
+    server.hang_up()
+    assert server.process.wait(PATIENCE) == 0
+    assert [caller.failure for caller in callers] == [""] * 8
+    assert all(caller.told for caller in callers)
+
     lines = server.telemetry()
-    assert {(line.start, line.seconds, line.worker) for line in lines} == {
-        (lines[0].start, 3600, lines[0].worker)
-    }
-    assert lines[0].start.timestamp() % 3600 == 0
+    for worker in {line.worker for line in lines}:
+        starts = sorted({line.start.timestamp() for line in lines if line.worker == worker})
+        assert starts == [starts[0] + 2 * number for number in range(len(starts))]
+        assert starts[0] % 2 == 0
+    assert any(line.requests == line.rows == 0 for line in lines)
+    texts = [each for each in server.log.read_bytes().splitlines() if b'"mdw1"' in each]
+    assert all(len(each) < LONGEST_LINE and each.startswith(b"{") for each in texts)
+
     total = merge(lines)
-    matrix = SCHEMA.encode(rows)
+    called = sum(caller.answered for caller in callers)
+    assert called > 0
+    matrix = SCHEMA.encode([*rows, *[GOOD] * called])
     assert (total.model, total.revision) == ("staging/employment", "4f1c0a9b2d")
     assert (total.pod, total.form) == ("employment-6d8f-x2x", "treelite")
     assert total.edges == trained.profile.edges_hash
-    assert total.rows == len(rows)
-    assert total.requests == -(-len(rows) // 7) + 3 == sum(n for _, n in total.latency)
+    assert total.rows == len(matrix)
+    assert total.requests == len(batches) + 3 + called == sum(n for _, n in total.latency)
     assert total.errors == {"4xx": 3}
     assert total.outliers == int(trained.detector.flag(matrix).sum()) >= 5
     assert [each.histogram for each in total.features] == trained.profile.count(matrix)
     assert trained.profile.scores is not None
-    assert total.scores == trained.profile.scores.count(trained.probabilities(rows))
-
-
-def test_lines_of_several_workers_do_not_mix_and_come_for_every_window(
-    whole: Callable[..., Served],
-) -> None:
-    server = whole(MODELOPS_WORKERS="2", MODELOPS_WINDOW_SECONDS="3")
-    server.wait_for_telemetry(lambda lines: len({line.worker for line in lines}) == 2)
-    for _ in range(60):
-        # A connection each, so that both workers get some.
-        response = httpx.post(f"http://127.0.0.1:{server.port}/predict", json=[GOOD] * 3)
-        assert response.status_code == 200
-    latest = server.telemetry()[-1].start
-    server.wait_for_telemetry(lambda lines: sum(x.start > latest for x in lines) > 3)
-    assert server.stop() == 0
-    lines = server.telemetry()
-    assert sum(line.rows for line in lines) == 180
-    assert sum(line.requests for line in lines) == 60
-    assert any(line.requests == line.rows == 0 for line in lines)
-    for worker in {line.worker for line in lines}:
-        starts = [line.start.timestamp() for line in lines if line.worker == worker]
-        assert starts == [starts[0] + 3 * number for number in range(len(starts))]
-    texts = [each for each in server.log.read_bytes().splitlines() if b'"mdw1"' in each]
-    assert all(len(each) < LONGEST_LINE and each.startswith(b"{") for each in texts)
+    known = np.asarray(trained.booster.predict(matrix, num_threads=1))
+    assert total.scores == trained.profile.scores.count(known)
 
 
 def test_a_broken_stdout_stops_no_prediction(whole: Callable[..., Served]) -> None:
@@ -349,57 +380,6 @@ def test_a_stdout_that_nobody_reads_stops_no_prediction(whole: Callable[..., Ser
         os.close(writer)
 
 
-# --- the end ---------------------------------------------------------------------------------
-
-
-class Caller(threading.Thread):
-    """A client that keeps its connection, as Go's and Java's do, until it is told to leave."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        self.answered = 0
-        self.failure = ""
-        self.told = False
-
-    def run(self) -> None:
-        body = orjson.dumps([GOOD])
-        while not self.told:
-            try:
-                self._connection.request("POST", "/predict", body)
-                response = self._connection.getresponse()
-                response.read()
-            except (OSError, http.client.HTTPException) as error:
-                self.failure = repr(error)
-                return
-            if response.status != 200:
-                self.failure = str(response.status)
-                return
-            self.answered += 1
-            self.told = response.headers.get("connection", "") == "close"
-            time.sleep(0.002)
-
-
-def test_no_request_is_lost_when_told_to_end(whole: Callable[..., Served]) -> None:
-    server = whole()
-    callers = [Caller(server.port) for _ in range(8)]
-    for caller in callers:
-        caller.start()
-    time.sleep(1)
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=PATIENCE) as client:
-        assert client.get("/readyz").status_code == 200
-        server.process.send_signal(signal.SIGTERM)
-        for caller in callers:
-            caller.join()
-        assert client.get("/readyz").status_code == 503
-    assert server.process.wait(PATIENCE) == 0
-    assert [caller.failure for caller in callers] == [""] * 8
-    assert all(caller.told for caller in callers)
-    total = merge(server.telemetry())
-    assert total.requests == total.rows == sum(caller.answered for caller in callers) > 0
-    assert total.errors == {}
-
-
 # --- forms -----------------------------------------------------------------------------------
 
 
@@ -409,7 +389,8 @@ def test_a_model_that_does_not_answer_as_expected_is_never_ready(
     parity = orjson.loads(trained.files("predictor")[flavor.PARITY])
     parity["expected"][3] = [0.25, 0.75]
     changes = {"predictor": {flavor.PARITY: orjson.dumps(parity)}}
-    server = serve(write_bento(tmp_path, trained, "predictor", changes=changes), ready=False)
+    folder = write_bento(tmp_path, trained, "predictor", changes=changes)
+    server = serve(folder, supervised=True, ready=False)
     ready = False
     while server.process.poll() is None:
         with contextlib.suppress(httpx.TransportError):

@@ -144,7 +144,6 @@ def creates_version(request: Request) -> bool:
     ("when", "nth"),
     [
         (any_request, 30),
-        (creates_version, 1),
         (creates_version, 3),
     ],
 )
@@ -166,7 +165,6 @@ def test_killed_before_the_moves_no_alias_has_moved(
     ("when", "nth"),
     [
         (lambda request: request.notes_intent, 1),
-        (lambda request: request.moves_alias, 1),
         (lambda request: request.moves_alias, 2),
         (lambda request: request.moves_alias, 3),
         (lambda request: request.path.endswith("/registered-models/delete-tag"), 1),
@@ -186,12 +184,11 @@ def test_killed_during_the_moves_all_aliases_move(
     assert len(train_ids(client)) == 1
 
 
-@pytest.mark.parametrize("delay", [0.8, 2.0])
 def test_killed_after_any_time_the_aliases_agree(
-    trainer: Trainer, client: MlflowClient, server: str, delay: float
+    trainer: Trainer, client: MlflowClient, server: str
 ) -> None:
     trainer.start(server)
-    time.sleep(delay)
+    time.sleep(1.2)
     with contextlib.suppress(ProcessLookupError):  # a fast machine has trained by now
         os.kill(trainer.fork, signal.SIGKILL)
     trainer.ended()

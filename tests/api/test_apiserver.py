@@ -200,14 +200,19 @@ def test_prints_images(kubectl: Kubectl) -> None:
     status = {
         "conditions": [{"type": "Ready", "status": "False", **CONDITION}],
         "step": "Pushing",
+        "startedAt": "2026-01-01T00:00:00Z",
+        "bytes": {"pushed": 70, "reused": 0},
         "observedGeneration": 1,
     }
     set_status(kubectl, "mimg", "one", status)
-    printed = [line.split() for line in kubectl("get", "mimg", "-o", "wide").splitlines()]
+    printed = [line.split() for line in kubectl("get", "mimg").splitlines()]
+    wide = kubectl("get", "mimg", "-o", "wide").splitlines()
     kubectl("delete", "mimg", "one")
 
-    assert printed[0] == ["NAME", "MODELS", "READY", "REASON", "STEP", "IMAGE", "AGE"]
-    assert printed[1][:5] == ["one", "employment", "False", "Because", "Pushing"]
+    columns = ["NAME", "MODELS", "READY", "REASON", "STEP", "PUSHED", "SINCE", "AGE"]
+    assert printed[0] == columns
+    assert printed[1][:6] == ["one", "employment", "False", "Because", "Pushing", "70"]
+    assert wide[0].split() == [*columns[:-1], "IMAGE", "AGE"]
 
 
 def test_scales(kubectl: Kubectl, deployment: dict[str, Any]) -> None:

@@ -85,15 +85,19 @@ def image_definition() -> dict[str, Any]:
             _column(
                 "Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why it is or is not"
             ),
-            _column("Step", ".status.step", "What the builder is doing", priority=1),
+            _column("Step", ".status.step", "What the builder is doing"),
+            _column("Pushed", ".status.bytes.pushed", "Bytes sent so far", kind="integer"),
+            _column("Since", ".status.startedAt", "When the builder took it up", kind="date"),
             _column("Image", ".status.image.reference", "The image", priority=1),
             _AGE,
         ),
     )
 
 
-def _column(name: str, path: str, description: str, *, priority: int = 0) -> dict[str, Any]:
-    column = {"name": name, "type": "string", "jsonPath": path, "description": description}
+def _column(
+    name: str, path: str, description: str, *, kind: str = "string", priority: int = 0
+) -> dict[str, Any]:
+    column = {"name": name, "type": kind, "jsonPath": path, "description": description}
     return {**column, "priority": priority} if priority else column
 
 

@@ -178,19 +178,33 @@ def image(make_image: MakeImage) -> Unpacked:
     return make_image(ServingRuntime.AUTO)
 
 
-def test_the_image_serves_what_was_trained(image: Unpacked) -> None:
+@dataclass(frozen=True)
+class Served:
+    """The image, serving, and what it said when it started."""
+
+    client: httpx.Client
+    log: str
+
+
+@pytest.fixture(scope="module")
+def served(image: Unpacked) -> Iterator[Served]:
     with image.serving(image.entrypoint) as client:
-        answer = client.post("/predict", json=ROWS)
-        page = client.get("/")
-        document = client.get("/docs.json").json()
-        tried = {
-            (path, name): client.post(
-                path, content=body(example["value"]), headers={"content-type": media_type}
-            )
-            for path, operations in document["paths"].items()
-            for media_type, described in request_bodies(operations)
-            for name, example in described["examples"].items()
-        }
+        yield Served(client, (image.root / "log").read_text())
+
+
+def test_the_image_serves_what_was_trained(served: Served) -> None:
+    client = served.client
+    answer = client.post("/predict", json=ROWS)
+    page = client.get("/")
+    document = client.get("/docs.json").json()
+    tried = {
+        (path, name): client.post(
+            path, content=body(example["value"]), headers={"content-type": media_type}
+        )
+        for path, operations in document["paths"].items()
+        for media_type, described in request_bodies(operations)
+        for name, example in described["examples"].items()
+    }
     assert answer.status_code == 200, answer.text
     assert "predictions" in answer.text
     assert page.status_code == 200
@@ -198,24 +212,22 @@ def test_the_image_serves_what_was_trained(image: Unpacked) -> None:
     assert {each.status_code for each in tried.values()} == {200}, tried
 
 
-def test_through_mlflow_the_same_is_answered(image: Unpacked, make_image: MakeImage) -> None:
+def test_through_mlflow_the_same_is_answered(served: Served, make_image: MakeImage) -> None:
+    fast = served.client.post("/predict", json=ROWS).json()
     through_mlflow = make_image(ServingRuntime.PYFUNC)
-    answers, logs = [], []
-    for each in (image, through_mlflow):
-        with each.serving(each.entrypoint) as client:
-            answers.append(client.post("/predict", json=ROWS).json())
-        logs.append((each.root / "log").read_text())
-    fast, slow = answers
+    with through_mlflow.serving(through_mlflow.entrypoint) as client:
+        slow = client.post("/predict", json=ROWS).json()
     assert (fast["model"].pop("form"), slow["model"].pop("form")) == ("treelite", "pyfunc")
     assert slow.pop("probabilities") == [
         pytest.approx(row, abs=1e-9) for row in fast.pop("probabilities")
     ]
     assert slow == fast
-    assert "served by treelite: no code that came with it is run" in logs[0]
-    assert "served through MLflow: code that came with it runs in this pod" in logs[1]
+    assert "served by treelite: no code that came with it is run" in served.log
+    log = (through_mlflow.root / "log").read_text()
+    assert "served through MLflow: code that came with it runs in this pod" in log
 
 
-def test_bentoml_s_own_tools_take_the_bento(image: Unpacked) -> None:
+def test_bentoml_s_own_tools_take_the_bento(image: Unpacked, served: Served) -> None:
     python = "/opt/venv/bin/python3"
     # The command imports archives only.
     image.run(
@@ -231,8 +243,7 @@ def test_bentoml_s_own_tools_take_the_bento(image: Unpacked) -> None:
         BENTOML_HOME=STORE,
     )
     command = ["/opt/venv/bin/bentoml", "serve", bento["tag"], "--port", "3000"]
-    with image.serving(image.entrypoint) as client:
-        answers = client.post("/predict", json=ROWS).json()
+    answers = served.client.post("/predict", json=ROWS).json()
     with image.serving(command, BENTOML_HOME=STORE) as client:
         assert client.post("/predict", json=ROWS).json() == answers
 

@@ -14,7 +14,7 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,16 +44,31 @@ SAMPLED = 0.05
 
 
 class Buildah:
-    """Buildah with a store of its own."""
+    """Buildah with a store of its own, and a Python that has BentoML and MLflow."""
 
-    def __init__(self, folder: Path, index: str) -> None:
+    def __init__(self, folder: Path, index: str, python: Path) -> None:
         self._folder = folder
+        self._python = python
         (folder / "pip.conf").write_text(f"[global]\nindex-url = {index}\n")
         (folder / "uv.toml").write_text(f'[[index]]\nurl = "{index}"\ndefault = true\n')
         self._command = [
             *("buildah", "--storage-driver", "overlay"),
             *("--root", str(folder / "store"), "--runroot", str(folder / "run")),
         ]
+
+    def model(self, address: str, tracking_uri: str) -> Path:
+        """Have MLflow's own program fetch a model, and give its folder."""
+        place = Path(tempfile.mkdtemp(dir=self._folder))
+        subprocess.run(
+            [
+                *(self._python, "-m", "mlflow", "artifacts", "download"),
+                *("--artifact-uri", address, "--dst-path", place),
+            ],
+            env=os.environ | {"MLFLOW_TRACKING_URI": tracking_uri},
+            check=True,
+            capture_output=True,
+        )
+        return place
 
     def bento(self, model: Path | None, requirements: Sequence[str], base: str) -> Path:
         """Have BentoML make a Bento of a model's folder, and give the Bento's."""
@@ -64,7 +79,7 @@ class Buildah:
         (project / "service.py").write_text(SERVICE.format(base=base))
         (project / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements))
         outcome = subprocess.run(
-            [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
+            [self._python, "-m", "bentoml", "build", "--output", "tag"],
             cwd=project,
             env=os.environ
             | {"BENTOML_HOME": str(self._folder / "home"), "BENTOML_DO_NOT_TRACK": "True"},

@@ -29,14 +29,15 @@ from demo.ground import Ground
 
 
 class Worker:
-    """Starts the builder; use it as a context manager."""
+    """Starts the builder in some interpreter; use it as a context manager."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, python: Path, config: dict[str, Any]) -> None:
+        self._python = python
         self._config = config
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, json.dumps(self._config)],
+            [self._python, __file__, json.dumps(self._config)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

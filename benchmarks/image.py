@@ -48,6 +48,7 @@ from modelops_operator.builder.images import WORKSPACE, write_workspace_bundle
 from modelops_operator.builder.lock import LockedWheel, resolve
 from modelops_operator.builder.requirements import read_requirements
 from modelops_operator.builder.target import Target
+from uv import find_uv_bin
 
 from benchmarks.buildah import Buildah
 from benchmarks.builder_worker import Worker, spec_of, version_of
@@ -131,7 +132,9 @@ class Bench:
     def _peer(self, models: Sequence[ImageModel], base: str) -> Usage:
         (model,) = models
         begun = time.monotonic()
-        place = self._fetched(model)
+        place = self.buildah.model(
+            f"models:/{model.name}/{model.version}", self.ground.tracking_uri
+        )
         fetched = time.monotonic()
         wanted = (place / "requirements.txt").read_text().split()
         bento = self.buildah.bento(place, wanted, base)
@@ -140,21 +143,6 @@ class Bench:
         usage = self.measured("peer", lambda: self.buildah.build(bento, reference))
         usage |= {"download": fetched - begun, "bentoml build": prepared - fetched}
         return usage | {"whole": usage["seconds"] + prepared - begun}
-
-    def _fetched(self, model: ImageModel) -> Path:
-        """Have MLflow's own program fetch a version; give its folder."""
-        place = Path(tempfile.mkdtemp(dir=self.folder))
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "mlflow", "artifacts", "download"),
-                *("--artifact-uri", f"models:/{model.name}/{model.version}"),
-                *("--dst-path", str(place)),
-            ],
-            env=os.environ | {"MLFLOW_TRACKING_URI": self.ground.tracking_uri},
-            check=True,
-            capture_output=True,
-        )
-        return place
 
 
 def main() -> None:
@@ -186,7 +174,8 @@ def prepare(ground: Ground, folder: Path, stack: ExitStack) -> Bench:
     bundle = prepare_wheels(ground, index, folder / "bundle")
     peer = folder / "buildah"
     peer.mkdir()
-    buildah = Buildah(peer, url)
+    python = interpreter()
+    buildah = Buildah(peer, url, python)
     names = [f"{ground.registry}/bench/python:{tag}" for tag in ("3.11", "mended")]
     buildah.base(base_archive(), names[0])
     buildah.moved_base(*names)
@@ -198,10 +187,29 @@ def prepare(ground: Ground, folder: Path, stack: ExitStack) -> Bench:
         "registry": {"host": ground.registry, "insecure": True},
         "builder": {"runtimeBundle": str(bundle), "indexUrls": [url]},
     }
-    worker = stack.enter_context(Worker(config))
+    worker = stack.enter_context(Worker(python, config))
     return Bench(
         ground=ground, folder=folder, buildah=buildah, worker=worker, base=base, moved=moved
     )
+
+
+def interpreter() -> Path:
+    """Give Debian's Python, which the builder's image has, with this workspace; else this one.
+
+    One that a version manager compiled without profiles takes a third longer for the same. Both
+    sides run in it: our builder, and the peer's `mlflow` and `bentoml`.
+    """
+    debians = Path(f"/usr/bin/python{TARGET.python}")
+    if not debians.exists():
+        return Path(sys.executable)
+    folder = places.cache_folder() / "bench-python"
+    subprocess.run(
+        [find_uv_bin(), "sync", "--frozen", "--quiet", "--compile-bytecode", "--python", debians],
+        cwd=WORKSPACE,
+        env=os.environ | {"UV_PROJECT_ENVIRONMENT": str(folder)},
+        check=True,
+    )
+    return folder / "bin" / "python"
 
 
 def prepare_wheels(ground: Ground, index: LocalIndex, folder: Path) -> Path:

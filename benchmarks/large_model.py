@@ -67,7 +67,10 @@ def goals_of_large_model(
 def register(ground: Ground, folder: Path, megabytes: int) -> ImageModel:
     """Register a model of one large file, and keep no copy of it."""
     folder.mkdir()
-    description = {"flavors": {"python_function": {"loader_module": "mlflow.sklearn"}}}
+    description = {
+        "flavors": {"python_function": {"loader_module": "mlflow.sklearn"}},
+        "signature": {"inputs": '[{"name": "age", "type": "long"}]'},
+    }
     (folder / "MLmodel").write_text(yaml.safe_dump(description))
     (folder / "requirements.txt").write_text(f"scikit-learn=={version('scikit-learn')}\n")
     with (folder / "model.pkl").open("wb") as file:

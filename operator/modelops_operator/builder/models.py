@@ -150,7 +150,7 @@ def _fetch(
         if not fast and model.role is Role.PREDICTOR:
             read_signature(folder)
     except SignatureError as error:
-        raise _invalid(model, f"tells no inputs: {error}") from error
+        raise _invalid(model, f"tells no inputs: {error}".replace(f"{folder}/", "")) from error
     except ModelRegistryError as error:
         raise BuildError(error.failure) from error
     except (MlflowException, RequestException) as error:

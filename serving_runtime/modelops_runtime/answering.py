@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from modelops_runtime.admission import LONGEST_QUEUE
 from modelops_runtime.models import Models
 from modelops_runtime.predictors import PyfuncPredictor, Rows
+from modelops_runtime.sampling import Sampler
 from modelops_runtime.schema import Matrix, Schema
+from modelops_runtime.watching import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class Deployment:
     """Length of the windows of telemetry in seconds."""
     queue: int = LONGEST_QUEUE
     """Requests that may wait in each worker."""
+    limits: Limits = field(default_factory=Limits)
+    """Of detectors of others."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Deployment":
@@ -38,6 +42,10 @@ class Deployment:
             pod=environment.get("MODELOPS_POD", os.uname().nodename),
             window=_number(environment, "MODELOPS_WINDOW_SECONDS", 300, most=86400),
             queue=_number(environment, "MODELOPS_QUEUE", LONGEST_QUEUE, most=10_000),
+            limits=Limits(
+                seconds=_number(environment, "MODELOPS_DETECTOR_SECONDS", 60, most=86400),
+                megabytes=_number(environment, "MODELOPS_DETECTOR_MEGABYTES", 2048, most=2**20),
+            ),
         )
 
 
@@ -64,10 +72,13 @@ class Answered:
 
 
 class Answerer:
-    """Answers requests; keeps nothing, so that several threads may use it."""
+    """Answers requests; several threads may use it."""
 
-    def __init__(self, models: Models, deployment: Deployment) -> None:
+    def __init__(
+        self, models: Models, deployment: Deployment, sampler: Sampler | None = None
+    ) -> None:
         self._models = models
+        self._sampler = sampler
         self.quick = models.predictor.form != PyfuncPredictor.form
         """A few rows take no time to speak of. A model of others may take as long as it likes."""
         self.model: Mapping[str, Any] = {
@@ -102,6 +113,8 @@ class Answerer:
         if not rows:
             return Answered(self._nothing(), 0, 0, None, None, None)
         answer = models.predictor.predict(rows, matrix)
+        if self._sampler is not None:
+            self._sampler.offer(rows)
         flags = None
         if models.detector is not None:
             flags = models.detector.model.flag(self._for(models.detector.schema, rows, matrix))

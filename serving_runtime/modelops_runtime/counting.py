@@ -1,7 +1,7 @@
 """Counts what one worker saw in one window. No clock, no thread, no output: see `recording`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from modelops_runtime.profile import Histogram, Profile
 from modelops_runtime.schema import Matrix
-from modelops_runtime.telemetry import FeatureCounts, Line, latency_bin
+from modelops_runtime.telemetry import (
+    FeatureCounts,
+    Line,
+    Verdict,
+    add_verdicts,
+    latency_bin,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +36,8 @@ class Block:
     server_errors: int = 0
     turned_away: int = 0
     """Of the server errors, those that told clients to come again."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """What detectors of others found, by role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,7 @@ class Window:
         total.outliers += block.outliers
         total.client_errors += block.client_errors
         total.server_errors += block.server_errors
+        total.verdicts = add_verdicts(total.verdicts, block.verdicts)
         self._latency.update(latency_bin(each) for each in block.durations)
         profile = self._profile
         if profile is None:
@@ -103,6 +112,7 @@ class Window:
             errors={name: count for name, count in errors.items() if count},
             latency=tuple(sorted(self._latency.items())),
             scores=self._scores,
+            verdicts=total.verdicts,
             features=tuple(
                 FeatureCounts(index, histogram)
                 for index, histogram in enumerate(self._features)

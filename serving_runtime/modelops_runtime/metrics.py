@@ -45,6 +45,11 @@ class Metrics:
             "The most requests at a time within the last second",
             multiprocess_mode="livesum",
         )
+        self._judged = Counter(
+            "modelops_detector_windows",
+            "Samples of a window shown to a detector of others, by what came of it",
+            ["role", "outcome"],
+        )
         self._lost = Counter("modelops_telemetry_lines_lost", "Lines that could not be written")
 
     def count(self, block: Block) -> None:
@@ -57,6 +62,10 @@ class Metrics:
         self._answered.inc(len(block.durations) - block.client_errors - block.server_errors)
         for seconds in block.durations:
             self._seconds.observe(seconds)
+
+        for role, verdict in block.verdicts.items():
+            outcome = "failed" if verdict.failed else "judged"
+            self._judged.labels(role, outcome).inc()
 
     def set_in_flight(self, requests: int) -> None:
         """Tell how many requests there were at a time."""

@@ -18,6 +18,7 @@ import orjson
 from modelops_runtime import detectors, flavor
 from modelops_runtime.bento import RUNTIME, ServingRuntime
 from modelops_runtime.flavor import FlavorError, FlavorInfo
+from modelops_runtime.judging import DRIFT, OUTLIER
 from modelops_runtime.outlier import DetectorError, OutlierDetector
 from modelops_runtime.parity import Parity, ParityError
 from modelops_runtime.predictors import (
@@ -36,6 +37,8 @@ from modelops_runtime.signature import SignatureError, read_example, read_signat
 T = TypeVar("T")
 
 NAMES: Final = "models.json"
+ROLES: Final = (DRIFT, OUTLIER)
+"""Of detectors."""
 _LOG: Final = logging.getLogger("bentoml.modelops")
 
 _Broken = (
@@ -80,6 +83,8 @@ class Models:
     reference: Reference | None = None
     rejected: Mapping[str, str] = field(default_factory=dict)
     """Faster forms of the predictor that do not serve, and why."""
+    others: Mapping[str, Path] = field(default_factory=dict)
+    """By role: folders of detectors without our flavor, which `watching` runs."""
 
     @property
     def name(self) -> str:
@@ -101,6 +106,7 @@ def load(folder: Path) -> Models:
         models,
         detector=_optional(folder, "outlier", names, lambda info: _detector(info, schema)),
         reference=_optional(folder, "drift", names, lambda info: _reference(info, schema)),
+        others={role: folder / role for role in ROLES if _is_of_others(folder / role)},
     )
 
 
@@ -208,13 +214,21 @@ def _optional(
     if not place.is_dir():
         return None
     title = f"{role} detector {names.get(role, place)}"
-    if not flavor.exists(place):
-        _LOG.warning("%s has not the modelops flavor: it is not run", title)
+    if _is_of_others(place):
+        _LOG.warning(
+            "%s has not the modelops flavor: a process of its own shows it samples of the windows,"
+            " and runs the code that came with it",
+            title,
+        )
         return None
     try:
         return read(_verified(place, role))
     except _Broken as error:
         raise ModelsError(f"{title}: {error}") from error
+
+
+def _is_of_others(place: Path) -> bool:
+    return place.is_dir() and not flavor.exists(place)
 
 
 def _verified(place: Path, role: str) -> FlavorInfo:

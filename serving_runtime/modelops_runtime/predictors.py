@@ -207,12 +207,10 @@ class PyfuncPredictor:
     def __init__(self, folder: Path, types: Mapping[str, str], output: Output) -> None:
         """Load the model; `types` are its columns' types in the signature, in order."""
         try:
-            import pandas as pd  # noqa: PLC0415 (heavy, and not in every image)
-            from mlflow import pyfunc  # noqa: PLC0415 (the same)
+            from mlflow import pyfunc  # noqa: PLC0415 (heavy, and not in every image)
             from mlflow.exceptions import MlflowException  # noqa: PLC0415 (the same)
         except ImportError as error:
             raise PredictorError(f"MLflow is not installed here ({error})") from error
-        self._frame = pd.DataFrame.from_records
         self._refusal = MlflowException
         self._types = types
         self._output = output
@@ -224,18 +222,8 @@ class PyfuncPredictor:
     def predict(self, rows: Rows, matrix: Matrix) -> Answer:
         """Answer n > 0 rows."""
         del matrix
-        frame = self._frame(list(rows), columns=list(self._types))
-        for name, kind in self._types.items():
-            if kind == "datetime":
-                frame[name] = [None if text is None else instant(text) for text in frame[name]]
-            holes = frame[name].isna()
-            if kind in _INTEGERS and holes.all():
-                # MLflow's integers know no gaps, but an optional column may be left out.
-                frame = frame.drop(columns=name)
-            elif kind in _DTYPES and (kind == "datetime" or not holes.any()):
-                frame[name] = frame[name].astype(_DTYPES[kind])
         try:
-            found = self._model.predict(frame)
+            found = self._model.predict(to_frame(rows, self._types))
         except self._refusal as error:
             # What MLflow's own check of the signature finds beyond ours.
             raise RowsRefused(_told(error)) from error
@@ -249,6 +237,23 @@ class PyfuncPredictor:
                 self._model.predict(example)
         except Exception as error:
             raise PredictorError(f"it fails on its own input example: {_told(error)}") from error
+
+
+def to_frame(rows: Rows, types: Mapping[str, str]) -> Any:
+    """Make the pandas frame that a model takes, of MLflow's types by column."""
+    import pandas as pd  # noqa: PLC0415 (heavy, and not in every image)
+
+    frame = pd.DataFrame.from_records(list(rows), columns=list(types))
+    for name, kind in types.items():
+        if kind == "datetime":
+            frame[name] = [None if text is None else instant(text) for text in frame[name]]
+        holes = frame[name].isna()
+        if kind in _INTEGERS and holes.all():
+            # MLflow's integers know no gaps, but an optional column may be left out.
+            frame = frame.drop(columns=name)
+        elif kind in _DTYPES and (kind == "datetime" or not holes.any()):
+            frame[name] = frame[name].astype(_DTYPES[kind])
+    return frame
 
 
 def _read(found: Any, rows: int, output: Output) -> Answer:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from modelops_runtime.counting import Block, Identity, Window
 from modelops_runtime.profile import Profile
 from modelops_runtime.schema import Matrix
-from modelops_runtime.telemetry import TelemetryError
+from modelops_runtime.telemetry import TelemetryError, Verdict, add_verdicts
 
 BLOCK_ROWS: Final = 2048
 """Small enough that counting them does not hold up a request noticeably."""
@@ -44,7 +44,7 @@ def write_stdout(line: bytes) -> None:
 
 
 class Recorder:
-    """Notes requests; `note`, `fail`, `tick` and `close` belong to one thread, the event loop's."""
+    """Notes requests; all but its `__init__` belongs to one thread, the event loop's."""
 
     def __init__(  # noqa: PLR0913 (its collaborators, by name)
         self,
@@ -103,6 +103,11 @@ class Recorder:
         else:
             block.server_errors += 1
             block.turned_away += status == HTTPStatus.SERVICE_UNAVAILABLE
+
+    def judge(self, role: str, verdict: Verdict) -> None:
+        """Note what a detector of others found."""
+        block = self._current()
+        block.verdicts = add_verdicts(block.verdicts, {role: verdict})
 
     def tick(self) -> None:
         """Let time pass: hand over what was noted, and end the window when it is over."""

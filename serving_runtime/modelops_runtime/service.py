@@ -26,6 +26,7 @@ from modelops_runtime.admission import SHORTEST_QUEUE
 from modelops_runtime.endpoint import Desk, ServingMiddleware
 from modelops_runtime.models import ModelsError, describe, load
 from modelops_runtime.schema import InvalidRows
+from modelops_runtime.telemetry import Verdict
 
 _LOG: Final = logging.getLogger("bentoml.modelops")
 _DESK: Final = Desk()
@@ -125,6 +126,12 @@ class ModelServer:
         from modelops_runtime.gate import Gate  # noqa: PLC0415 (the same)
         from modelops_runtime.metrics import Metrics  # noqa: PLC0415 (after BentoML set it up)
         from modelops_runtime.recording import Recorder  # noqa: PLC0415 (heavy)
+        from modelops_runtime.sampling import Sampler  # noqa: PLC0415 (the same)
+        from modelops_runtime.watching import (  # noqa: PLC0415 (the same)
+            Detector,
+            Watcher,
+            shared_folder,
+        )
 
         logs.structure()
         try:
@@ -141,7 +148,8 @@ class ModelServer:
             form=models.predictor.form,
         )
         self._metrics = metrics = Metrics(models, identity)
-        self._answerer = Answerer(models, deployment)
+        sampler = Sampler() if models.others else None
+        self._answerer = Answerer(models, deployment, sampler)
         self._recorder = Recorder(
             identity,
             None if models.reference is None else models.reference.profile,
@@ -150,6 +158,19 @@ class ModelServer:
             on_lost=metrics.lose,
         )
         self._ticking: asyncio.Task[None] | None = None
+        self._watcher: Watcher | None = None
+        if sampler is not None:
+            detectors = {
+                role: Detector(role, folder, deployment.limits)
+                for role, folder in models.others.items()
+            }
+            self._watcher = Watcher(
+                sampler,
+                detectors,
+                seconds=deployment.window,
+                folder=shared_folder(),
+                tell=self._note_verdict,
+            )
         _DESK.answerer = self._answerer
         _DESK.recorder = self._recorder
         # What a model of others answers at a time, it answers together: a queue is no loss there.
@@ -164,7 +185,10 @@ class ModelServer:
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def start(self) -> None:
         """Begin to count time; what is loaded by now stays, so the collector need not look."""
+        self._loop = asyncio.get_running_loop()
         self._ticking = asyncio.create_task(self._tick())
+        if self._watcher is not None:
+            self._watcher.start()
         farewell.before_the_end(self._close)
         gc.collect()
         gc.freeze()
@@ -179,6 +203,8 @@ class ModelServer:
         """Write the telemetry so far; called when all requests are answered."""
         if self._ticking is not None:
             self._ticking.cancel()
+        if self._watcher is not None:
+            self._watcher.close()
         if not await asyncio.to_thread(self._recorder.close):
             _LOG.warning("telemetry is lost: nobody reads the standard output")
         for close in _DESK.closers:
@@ -197,6 +223,10 @@ class ModelServer:
         return Prediction.model_validate_json(
             orjson.dumps(answered.content, option=orjson.OPT_SERIALIZE_NUMPY)
         )
+
+    def _note_verdict(self, role: str, verdict: Verdict) -> None:
+        """Note it in the event loop, whose the recorder is; called in the watcher's thread."""
+        self._loop.call_soon_threadsafe(self._recorder.judge, role, verdict)
 
     def _close(self) -> None:
         _DESK.closing = True

@@ -6,10 +6,11 @@ merge exactly by addition. Nothing in it can be traced back to a row.
     {"k":"mdw1","m":"staging/employment","r":"4f1c..","e":"<edges hash>","w":"<window start>",
      "d":300,"p":"<pod>","wk":"<worker>","ch":0,"cc":1,"fp":"treelite","n":15000,"o":12,"q":900,
      "x":{"4xx":3},"l":[[20,880],[21,20]],"y":{"h":[..],"na":0,"nw":0},
-     "f":[{"i":0,"h":[..],"na":3,"nw":0}]}
+     "v":{"drift":{"n":1,"k":0}},"f":[{"i":0,"h":[..],"na":3,"nw":0}]}
 
 n rows, o outliers, q requests, x errors, l latencies (sparse: bin and count), y the predictions'
-scores, f features (h bins, na missing, nw unseen). A line has at most `LONGEST_LINE` bytes, since
+scores, v what detectors of others found, where there are such (n judged, k positive, x failed and
+why), f features (h bins, na missing, nw unseen). A line has at most `LONGEST_LINE` bytes, since
 what is longer may mix with the lines of other processes; features that do not fit go into further
 chunks (ch of cc), which carry nothing else. Readers count each (p, wk, w, ch) once.
 """
@@ -49,6 +50,34 @@ class FeatureCounts:
     histogram: Histogram
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a detector of others, which runs beside the pods' predictions, found."""
+
+    judged: int = 0
+    """Rows that an outlier detector was shown; samples of a window, for a drift detector."""
+    positive: int = 0
+    """Of them, those that are outliers, or show drift."""
+    failed: int = 0
+    """Samples of which it could say nothing."""
+    error: str = ""
+    """Why, of one of them; nothing about a row."""
+
+    def __add__(self, other: "Verdict") -> "Verdict":
+        """Merge what was found."""
+        return Verdict(
+            self.judged + other.judged,
+            self.positive + other.positive,
+            self.failed + other.failed,
+            other.error or self.error,
+        )
+
+
+NO_VERDICT: Final = Verdict()
+LONGEST_ERROR: Final = 160
+"""Characters of `Verdict.error` that are written."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """What one worker counted in one window; a parsed line is a chunk of that."""
@@ -77,6 +106,8 @@ class Line:
     latency: tuple[tuple[int, int], ...] = ()
     """Bin of `LATENCY_EDGES` and number of requests, in the order of bins."""
     scores: Histogram | None = None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """By role: what detectors of others found within the window, of samples of earlier ones."""
     features: tuple[FeatureCounts, ...] = ()
 
     @property
@@ -127,6 +158,7 @@ class Line:
 
     def _head(self, chunk: int, chunks: int) -> dict[str, Any]:
         scores = {} if self.scores is None else {"y": _counts(self.scores)}
+        verdicts = {role: _found(each) for role, each in self.verdicts.items()}
         return {
             **self._identity(chunk, chunks),
             "fp": self.form,
@@ -136,6 +168,7 @@ class Line:
             "x": dict(self.errors),
             "l": self.latency,
             **scores,
+            **({"v": verdicts} if verdicts else {}),
         }
 
     @classmethod
@@ -180,6 +213,7 @@ class Line:
             errors={_text(name): _count(number) for name, number in data.get("x", {}).items()},
             latency=tuple((_bin(each), _count(number)) for each, number in data.get("l", ())),
             scores=_histogram(data["y"]) if "y" in data else None,
+            verdicts={_text(role): _verdict(each) for role, each in data.get("v", {}).items()},
             features=tuple(
                 FeatureCounts(_count(each["i"]), _histogram(each)) for each in data.get("f", ())
             ),
@@ -243,8 +277,18 @@ def _added(one: Line, other: Line) -> Line:
         scores=one.scores + other.scores
         if one.scores and other.scores
         else one.scores or other.scores,
+        verdicts=add_verdicts(one.verdicts, other.verdicts),
         features=tuple(FeatureCounts(index, features[index]) for index in sorted(features)),
     )
+
+
+def add_verdicts(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> Mapping[str, Verdict]:
+    """Merge verdicts by role."""
+    if not (one and other):
+        return one or other
+    return {
+        role: one.get(role, NO_VERDICT) + other.get(role, NO_VERDICT) for role in {**one, **other}
+    }
 
 
 def _summed(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
@@ -272,6 +316,20 @@ def _histogram(data: Mapping[str, Any]) -> Histogram:
     return Histogram(
         tuple(_count(each) for each in data["h"]), _count(data["na"]), _count(data["nw"])
     )
+
+
+def _found(verdict: Verdict) -> dict[str, Any]:
+    failed = {"x": verdict.failed, "t": verdict.error[:LONGEST_ERROR]} if verdict.failed else {}
+    return {"n": verdict.judged, "k": verdict.positive, **failed}
+
+
+def _verdict(data: Mapping[str, Any]) -> Verdict:
+    found = Verdict(
+        _count(data["n"]), _count(data["k"]), _count(data.get("x", 0)), _text(data.get("t", ""))
+    )
+    if found.positive > found.judged:
+        raise ValueError("more is found than was judged")
+    return replace(found, error=found.error[:LONGEST_ERROR])
 
 
 def _text(value: object) -> str:

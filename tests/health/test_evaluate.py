@@ -1,6 +1,6 @@
 """Verdicts: what is known, what is not, and what it takes to change them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from modelops_operator.api.conditions import Condition, ConditionType
-from modelops_operator.api.facts import Failure
+from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import DeploymentHealth, DriftThresholds, Monitoring
 from modelops_operator.core.health.evaluate import evaluate
 from modelops_operator.core.health.evidence import duration, latency_quantile
-from modelops_operator.core.health.watch import OutlierReference, Reporter, reporters
+from modelops_operator.core.health.watch import OfOthers, OutlierReference, Reporter, reporters
 from modelops_operator.core.health.windows import History, Window
 from modelops_operator.core.state import Health
 from modelops_runtime.profile import Profile
-from modelops_runtime.telemetry import LATENCY_EDGES, Line
+from modelops_runtime.telemetry import LATENCY_EDGES, Line, Verdict
 
 from tests.health.builders import (
     REFERENCE,
@@ -110,6 +110,68 @@ def test_the_message_names_the_worst_feature_and_what_was_looked_at() -> None:
     assert found.message.startswith("1 of 5 features moved past 0.25: x0 (PSI ")
     assert "judged on 4,000 rows from 2026-03-01T12:00:00Z to 2026-03-01T12:10:00Z" in found.message
     assert drift_of([QUIET, QUIET]).message.startswith("the furthest of 5 features is x")
+
+
+def votes(*found: Verdict | None, role: Role, watched: Mapping[str, Any]) -> Health:
+    """Judge windows in each of which a detector of others found something, or nothing."""
+    lines = [
+        traffic(number, verdicts={} if each is None else {str(role): each})
+        for number, each in enumerate(found)
+    ]
+    history = told(lines, windows=len(found))
+    return evaluate(history, watch(**watched), after(len(found)))
+
+
+YES, NO, SILENT = Verdict(1, 1), Verdict(1, 0), Verdict(failed=1, error="MemoryError in line 3")
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "reason"),
+    [
+        ([None], "Unknown", Reason.AWAITING_TELEMETRY),
+        ([YES], "Unknown", Reason.AWAITING_CONFIRMATION),
+        ([NO], "False", Reason.NO_DRIFT),
+        ([YES, YES], "True", Reason.DRIFT_ALERT),
+        ([YES, NO], "False", Reason.NO_DRIFT),
+        ([YES, NO, YES], "True", Reason.DRIFT_ALERT),
+        ([YES, None, YES], "True", Reason.DRIFT_ALERT),
+        ([YES, SILENT, YES], "True", Reason.DRIFT_ALERT),
+        ([Verdict(3, 1), Verdict(3, 1)], "False", Reason.NO_DRIFT),
+        ([Verdict(3, 2), Verdict(3, 2)], "True", Reason.DRIFT_ALERT),
+        ([SILENT, SILENT], "Unknown", Reason.DETECTOR_FAILED),
+    ],
+)
+def test_a_drift_detector_of_others_has_to_find_it_twice(
+    found: list[Verdict | None], status: str, reason: Reason
+) -> None:
+    health = votes(*found, role=Role.DRIFT, watched={"drift": OfOthers()})
+    said = condition(health, DRIFT)
+    assert (said.status, said.reason) == (status, reason)
+    DeploymentHealth.model_validate(health.evidence)
+    if reason is Reason.DRIFT_ALERT:
+        assert health.evidence["drift"]["severity"] == "Alert"
+        assert health.evidence["drift"]["threshold"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("rates", "status"),
+    [([0.01, 0.012], "False"), ([0.05, 0.05], "True"), ([0.05, 0.01], "False")],
+)
+def test_an_outlier_detector_of_others_is_held_against_its_usual_rate(
+    rates: list[float], status: str
+) -> None:
+    found = [Verdict(1000, round(1000 * rate)) for rate in rates]
+    health = votes(*found, role=Role.OUTLIER, watched={"outliers": OfOthers(0.01)})
+    assert condition(health, OUTLIERS).status == status
+    assert health.evidence["outliers"]["reference"] == "0.01"
+
+
+def test_a_detector_of_others_that_fails_is_told() -> None:
+    health = votes(NO, SILENT, role=Role.DRIFT, watched={"drift": OfOthers()})
+    said = condition(health, MONITORING)
+    assert (said.status, said.reason) == ("False", Reason.DETECTOR_FAILED)
+    assert "drift detector says nothing of the samples" in said.message
+    assert "MemoryError in line 3" in said.message
 
 
 def test_thresholds_are_the_users() -> None:

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from modelops_runtime.profile import MOST_BINS, Histogram
 from modelops_runtime.telemetry import (
     LATENCY_EDGES,
+    LONGEST_ERROR,
     LONGEST_LINE,
     FeatureCounts,
     Line,
     TelemetryError,
+    Verdict,
     latency_bin,
     merge,
 )
@@ -225,3 +227,18 @@ def test_latencies_fall_into_ten_bins_a_decade(seconds: float, bin_: int) -> Non
 
 def test_the_end_of_a_window() -> None:
     assert LINE.end == START + timedelta(minutes=5)
+
+
+def test_verdicts_of_detectors_add_up_and_tell_why_one_failed() -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    found = ({"drift": Verdict(1, 1)}, {"drift": Verdict(failed=1, error="x" * 500)}, {})
+    lines = [
+        Line(model="a/b", revision="r", start=start, seconds=60, pod=str(pod), verdicts=each)
+        for pod, each in enumerate(found)
+    ]
+    written = [text for each in lines for text in each.encode()]
+    total = merge([line for text in written if (line := Line.parse(text)) is not None])
+    assert total.verdicts == {"drift": Verdict(1, 1, 1, "x" * LONGEST_ERROR)}
+    assert b'"v"' not in written[2]
+    with pytest.raises(TelemetryError, match="more is found than was judged"):
+        Line.parse(written[0].replace(b'"n":1,"k":1', b'"n":1,"k":2'))

@@ -12,6 +12,7 @@ from modelops_operator.adapters.mlflow import ModelRegistryError
 from modelops_operator.adapters.telemetry import Key, Reading, Target
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
+from modelops_operator.core.health.watch import OfOthers, OutlierReference
 from modelops_operator.core.release import RELEASE, Release, ReleasedModel
 from modelops_operator.core.state import Health
 from modelops_operator.shell import references
@@ -54,6 +55,10 @@ class Files:
             raise ModelRegistryError(failure)
         assert (name, version) == ("d", "1")
         return self.content[path]
+
+
+OURS = {references.MLMODEL: b"flavors: {modelops: {}, python_function: {}}"}
+OTHERS = {references.MLMODEL: b"flavors: {python_function: {}}"}
 
 
 @dataclass
@@ -164,7 +169,7 @@ def test_nothing_is_asked_before_a_release_runs() -> None:
 
 
 def test_a_release_is_judged_by_the_profile_that_its_detector_carries() -> None:
-    world = World(files=Files({references.PROFILE: PROFILE.to_json()}))
+    world = World(files=Files(OURS | {references.PROFILE: PROFILE.to_json()}))
     for live in (model_deployment(), deployment(), serving_pod()):
         world.fleet.cache.put(live)
     world.source.lines = [line(0)]
@@ -173,7 +178,7 @@ def test_a_release_is_judged_by_the_profile_that_its_detector_carries() -> None:
     assert told["OutliersDetected"] == "NoDetector"
     assert told["DriftDetected"] not in {"NoDetector", "ReferenceUnavailable"}
     world.tick()
-    assert world.files.reads == 1
+    assert world.files.reads == len(world.files.content)
 
 
 def test_a_profile_that_cannot_be_read_is_told_and_asked_for_later(
@@ -187,16 +192,43 @@ def test_a_profile_that_cannot_be_read_is_told_and_asked_for_later(
     world.tick()
     assert world.files.reads == 1
     monkeypatch.setattr(references, "FORGIVENESS", 0.0)
-    world.files.content[references.PROFILE] = PROFILE.to_json()
+    world.files.content |= OURS | {references.PROFILE: PROFILE.to_json()}
     assert world.tick()["DriftDetected"] != "ReferenceUnavailable"
 
 
 def test_a_damaged_profile_is_told() -> None:
-    world = World(files=Files({references.PROFILE: b"{"}))
+    world = World(files=Files(OURS | {references.PROFILE: b"{"}))
     for live in (model_deployment(), deployment(), serving_pod()):
         world.fleet.cache.put(live)
     world.source.lines = [line(1)]
     assert world.tick()["DriftDetected"] == "ReferenceUnavailable"
+
+
+def released(*roles: Role) -> Release:
+    models = tuple(
+        ReleasedModel(role=role, name="d", alias="a", version="1", run_id="r") for role in roles
+    )
+    return Release(models=models, reference="x", lock="", runtime="")
+
+
+def test_a_detector_of_others_has_no_profile_and_tells_its_usual_rate() -> None:
+    described = OTHERS[references.MLMODEL] + b"\nmetadata: {modelops.reference_rate: 0.02}"
+    release = released(Role.DRIFT, Role.OUTLIER)
+    known = References(Files(OTHERS))  # type: ignore[arg-type]
+    assert asyncio.run(known.drift(release)) == OfOthers()
+    known = References(Files({references.MLMODEL: described}))  # type: ignore[arg-type]
+    assert asyncio.run(known.outliers(release)) == OfOthers(0.02)
+    known = References(Files({references.MLMODEL: b"flavors: 3"}))  # type: ignore[arg-type]
+    assert isinstance(asyncio.run(known.outliers(release)), Failure)
+
+
+def test_any_kind_of_detector_of_ours_tells_its_rate() -> None:
+    written = b'{"kind": "isolation_forest", "reference_rate": 0.005}'
+    release = released(Role.OUTLIER)
+    known = References(Files(OURS | {references.DETECTOR: written}))  # type: ignore[arg-type]
+    found = asyncio.run(known.outliers(release))
+    assert isinstance(found, OutlierReference)
+    assert found.rate == 0.005
 
 
 def test_a_deployment_without_a_readable_release_is_no_reason_to_fail() -> None:

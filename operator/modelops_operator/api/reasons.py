@@ -206,6 +206,8 @@ class Reason(StrEnum):
     """Lines of telemetry arrive that cannot be understood."""
     REFERENCE_MISMATCH = "ReferenceMismatch"
     """The telemetry was counted against another reference profile than the detector's."""
+    DETECTOR_FAILED = "DetectorFailed"
+    """A detector without the modelops flavor says nothing of the samples that it is shown."""
     REFERENCE_UNAVAILABLE = "ReferenceUnavailable"
     """The detector's reference profile cannot be read."""
     MODELS_DIFFER = "ModelsDiffer"

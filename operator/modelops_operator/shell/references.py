@@ -4,21 +4,24 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from modelops_runtime.outlier import Mahalanobis
+import orjson
+import yaml
+from modelops_runtime import flavor
 from modelops_runtime.profile import Profile
 
 from modelops_operator.adapters.mlflow import ModelRegistry, ModelRegistryError
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
-from modelops_operator.core.health.watch import OutlierReference
+from modelops_operator.core.health.watch import USUAL_RATE, USUAL_ROWS, OfOthers, OutlierReference
 from modelops_operator.core.release import Release
 
 PROFILE: Final = "modelops/profile.json"
 DETECTOR: Final = "modelops/detector.json"
 FORGIVENESS: Final = 60.0
 """Seconds until a reference that could not be read is asked for again."""
-_USUAL_ROWS: Final = 10_000
-"""Rows of reference data, where no profile counts them."""
+MLMODEL: Final = "MLmodel"
+RATE: Final = "modelops.reference_rate"
+"""Where a detector's metadata tells the share of outliers that it finds in usual data."""
 
 Place = tuple[str, str, str]
 """Model, version and file."""
@@ -32,23 +35,32 @@ class References:
         self._known: dict[Place, Any] = {}
         self._failed: dict[Place, tuple[float, Failure]] = {}
 
-    async def drift(self, release: Release) -> Profile | Failure | None:
+    async def drift(self, release: Release) -> Profile | OfOthers | Failure | None:
         """Give the reference profile of a release's drift detector; None if it has none."""
+        foreign = await self._of_others(release, Role.DRIFT)
+        if foreign is not None:
+            return foreign
         profile: Profile | Failure | None = await self._get(
             release, Role.DRIFT, PROFILE, Profile.from_json
         )
         return profile
 
-    async def outliers(self, release: Release) -> OutlierReference | Failure | None:
+    async def outliers(self, release: Release) -> OutlierReference | OfOthers | Failure | None:
         """Tell how many reference rows a release's outlier detector flags; None if it has none."""
-        detector: Mahalanobis | Failure | None = await self._get(
-            release, Role.OUTLIER, DETECTOR, Mahalanobis.from_json
-        )
-        if not isinstance(detector, Mahalanobis):
-            return detector
+        foreign = await self._of_others(release, Role.OUTLIER)
+        if foreign is not None:
+            return foreign
+        rate: float | Failure | None = await self._get(release, Role.OUTLIER, DETECTOR, _rate)
+        if not isinstance(rate, float):
+            return rate
         profile = await self.drift(release)
-        rows = profile.rows if isinstance(profile, Profile) else _USUAL_ROWS
-        return OutlierReference.of(detector.reference_rate, rows)
+        rows = profile.rows if isinstance(profile, Profile) else USUAL_ROWS
+        return OutlierReference.of(rate, rows)
+
+    async def _of_others(self, release: Release, role: Role) -> OfOthers | Failure | None:
+        """Tell a detector without our flavor; None for one with it, or without a detector."""
+        found: OfOthers | Failure | None = await self._get(release, role, MLMODEL, _foreign)
+        return found
 
     async def _get(
         self, release: Release, role: Role, path: str, parse: Callable[[bytes], Any]
@@ -75,3 +87,25 @@ class References:
         failure = Failure(reason=Reason.REFERENCE_UNAVAILABLE, message=message, permanent=permanent)
         self._failed[place] = (time.monotonic(), failure)
         return failure
+
+
+def _rate(content: bytes) -> float:
+    """Read how often a detector of ours, of whatever kind, flags a reference row."""
+    try:
+        return float(orjson.loads(content)["reference_rate"])
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"it tells no reference_rate ({error!r})") from error
+
+
+def _foreign(content: bytes) -> OfOthers | None:
+    """Read from an MLmodel whether the model lacks our flavor, and what it says of itself."""
+    try:
+        described = yaml.safe_load(content)
+        if flavor.FLAVOR in described["flavors"]:
+            return None
+        metadata = described.get("metadata") or {}
+        found = OfOthers(float(metadata.get(RATE, USUAL_RATE)))
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is not understood ({error!r})") from error
+    OutlierReference.of(found.usual_rate, USUAL_ROWS)  # raises, if it is no rate
+    return found

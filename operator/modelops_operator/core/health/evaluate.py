@@ -18,7 +18,7 @@ from typing import Any, Final
 from modelops_runtime.profile import Profile
 
 from modelops_operator.api.conditions import Condition, ConditionType, timestamp
-from modelops_operator.api.facts import Failure
+from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import Objectives, Severity
 from modelops_operator.core.findings import bounded, count
@@ -30,9 +30,11 @@ from modelops_operator.core.health.judgement import (
     fits,
     judge_drift,
     judge_outliers,
+    judge_samples,
+    sampled,
 )
 from modelops_operator.core.health.service import Restart
-from modelops_operator.core.health.watch import OutlierReference, Reporter, Watch
+from modelops_operator.core.health.watch import OfOthers, OutlierReference, Reporter, Watch
 from modelops_operator.core.health.windows import MINIMUM_ROWS, Groups, History, Window
 from modelops_operator.core.state import Health
 
@@ -40,6 +42,7 @@ PATIENCE_WINDOWS: Final = 3
 PATIENCE: Final = timedelta(minutes=1)
 """Three windows, and at least this long: then a pod that reports nothing is silent, and a model
 that nobody asks has no traffic."""
+DETECTORS: Final = frozenset({Role.DRIFT, Role.OUTLIER})
 _NAMED = 3
 """Features and pods that a message names."""
 
@@ -170,6 +173,8 @@ def _drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
     type_, profile = ConditionType.DRIFT_DETECTED, scene.watch.drift
     if profile is None or isinstance(profile, Failure):
         return _unwatched(type_, profile, "spec.models.drift"), {}
+    if isinstance(profile, OfOthers):
+        return _sampled_drift(scene)
     unknown = _first(UNKNOWN, scene)
     if unknown is None and not any(counted(group, profile) for group in scene.groups.closed):
         unknown = Reason.REFERENCE_MISMATCH, _mismatch(profile)
@@ -203,26 +208,66 @@ def _drift_condition(verdict: DriftVerdict, scene: Scene) -> Condition:
     return Condition(type_, "False", Reason.NO_DRIFT, bounded(message))
 
 
+def _sampled_drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
+    type_ = ConditionType.DRIFT_DETECTED
+    groups = sampled(scene.groups.closed, Role.DRIFT)
+    unknown = _first(UNKNOWN, scene) or (None if groups else _says_nothing(scene, Role.DRIFT))
+    if unknown is not None:
+        return Condition(type_, "Unknown", *unknown), {}
+    verdict = judge_samples(groups)
+    said = (
+        f"the detector finds drift in {verdict.share:.0%} of the samples that it is shown;"
+        f" judged on {count(sum(group.rows for group in groups), 'sample')} {_stretch(groups)}"
+    )
+    figures = evidence.sampled_drift(verdict)
+    if verdict.unconfirmed:
+        return _unconfirmed(type_, said), figures
+    if verdict.severity is Severity.ALERT:
+        return Condition(type_, "True", Reason.DRIFT_ALERT, said), figures
+    return Condition(type_, "False", Reason.NO_DRIFT, said), figures
+
+
+def _says_nothing(scene: Scene, role: Role) -> Said:
+    """Tell why a detector of others has judged none of the groups."""
+    groups = (*scene.groups.closed, *scene.history.recent(scene.now))
+    errors = [each.verdicts[role].error for each in groups if role in each.verdicts]
+    if errors:
+        return Reason.DETECTOR_FAILED, _failing(role, errors[-1])
+    return Reason.AWAITING_TELEMETRY, (
+        f"the {role} detector has been shown no sample yet: it is after the end of a window"
+    )
+
+
+def _failing(role: Role, error: str) -> str:
+    return bounded(
+        f"the {role} detector says nothing of the samples that it is shown: {error};"
+        " the log of the pods tells more"
+    )
+
+
 def _outliers(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
     type_, reference = ConditionType.OUTLIERS_DETECTED, scene.watch.outliers
     if reference is None or isinstance(reference, Failure):
         return _unwatched(type_, reference, "spec.models.outlier"), {}
-    unknown = _first(UNKNOWN, scene)
+    groups, unknown = scene.groups.closed, _first(UNKNOWN, scene)
+    if isinstance(reference, OfOthers):
+        groups, reference = sampled(groups, Role.OUTLIER), reference.reference
+        unknown = unknown or (None if groups else _says_nothing(scene, Role.OUTLIER))
     if unknown is not None:
         return Condition(type_, "Unknown", *unknown), {}
     thresholds = scene.watch.monitoring.outliers
-    verdict = judge_outliers(scene.groups.closed, reference, thresholds)
-    condition = _outlier_condition(verdict, reference, scene)
+    verdict = judge_outliers(groups, reference, thresholds)
+    condition = _outlier_condition(verdict, reference, groups)
     return condition, evidence.outliers(verdict, reference, thresholds)
 
 
 def _outlier_condition(
-    verdict: OutlierVerdict, reference: OutlierReference, scene: Scene
+    verdict: OutlierVerdict, reference: OutlierReference, groups: Sequence[Window]
 ) -> Condition:
     type_ = ConditionType.OUTLIERS_DETECTED
     said = (
         f"{verdict.rate:.2%} of the rows are outliers, {reference.rate:.2%} in the reference;"
-        f" judged on {_judged(scene.groups.closed)}"
+        f" judged on {_judged(groups)}"
     )
     if verdict.unconfirmed:
         return _unconfirmed(type_, said)
@@ -328,9 +373,17 @@ def _no_reference(scene: Scene) -> Said | None:
 
 def _other_reference(scene: Scene) -> Said | None:
     profile, span = scene.watch.drift, scene.groups.span
-    if profile is None or isinstance(profile, Failure) or span is None or fits(span, profile):
+    if not isinstance(profile, Profile) or span is None or fits(span, profile):
         return None
     return Reason.REFERENCE_MISMATCH, _mismatch(profile)
+
+
+def _detector_fails(scene: Scene) -> Said | None:
+    for window in reversed(scene.history.recent(scene.now)):
+        for role, verdict in window.verdicts.items():
+            if verdict.failed and role in DETECTORS:
+                return Reason.DETECTOR_FAILED, _failing(Role(role), verdict.error)
+    return None
 
 
 def _skewed(scene: Scene) -> Said | None:
@@ -363,6 +416,7 @@ MONITORING: Final[tuple[Check, ...]] = (
     _some_silent,
     _no_reference,
     _other_reference,
+    _detector_fails,
     _skewed,
     _damaged,
     _incomplete,
@@ -408,8 +462,11 @@ def _unconfirmed(type_: ConditionType, message: str) -> Condition:
 
 
 def _judged(groups: Sequence[Window]) -> str:
-    rows = sum(group.rows for group in groups)
-    return f"{rows:,} rows from {timestamp(groups[0].start)} to {timestamp(groups[-1].end)}"
+    return f"{sum(group.rows for group in groups):,} rows {_stretch(groups)}"
+
+
+def _stretch(groups: Sequence[Window]) -> str:
+    return f"from {timestamp(groups[0].start)} to {timestamp(groups[-1].end)}"
 
 
 def _mismatch(profile: Profile) -> str:

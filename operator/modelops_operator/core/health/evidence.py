@@ -9,7 +9,12 @@ from modelops_runtime.telemetry import LATENCY_EDGES
 from modelops_operator.api.conditions import timestamp
 from modelops_operator.api.quantities import format_decimal, format_duration
 from modelops_operator.api.resources import DriftThresholds, Objectives, OutlierThresholds, Severity
-from modelops_operator.core.health.judgement import DriftVerdict, OutlierVerdict
+from modelops_operator.core.health.judgement import (
+    MAJORITY,
+    DriftVerdict,
+    OutlierVerdict,
+    SampledDrift,
+)
 from modelops_operator.core.health.watch import OutlierReference
 from modelops_operator.core.health.windows import Window
 
@@ -39,6 +44,15 @@ def drift(verdict: DriftVerdict, thresholds: DriftThresholds) -> dict[str, Any]:
             }
             for each in worst
         ],
+    }
+
+
+def sampled_drift(verdict: SampledDrift) -> dict[str, Any]:
+    """Give the object `status.health.drift` of a detector that names no features."""
+    return {
+        "severity": str(verdict.severity),
+        "value": decimal(verdict.share, places=3),
+        "threshold": decimal(MAJORITY, places=3),
     }
 
 

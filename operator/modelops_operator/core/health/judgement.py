@@ -10,12 +10,13 @@ three. So a value above the threshold and the verdict go together.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
 import numpy as np
 from modelops_runtime.profile import FeatureProfile, Profile
+from modelops_runtime.telemetry import NO_VERDICT
 from numpy.typing import NDArray
 
 from modelops_operator.api.resources import DriftThresholds, OutlierThresholds, Severity
@@ -37,6 +38,9 @@ CHANCE: Final = 1e-4
 """Probability below which an outlier rate is no accident. There is one rate and not dozens of
 features, but the rate-ratio gate alone is a weak one: at 1,000 rows and a reference of 1 %, every
 tenth window has 1.5 times as many by chance."""
+
+MAJORITY: Final = 0.5
+"""Share of a group's samples that has to show drift."""
 
 _LEVELS: Final = (Severity.NONE, Severity.WARN, Severity.ALERT)
 Levels = NDArray[np.int64]
@@ -65,6 +69,17 @@ class DriftVerdict:
     def severity(self) -> Severity:
         """Of the worst feature."""
         return max((each.severity for each in self.features), key=_LEVELS.index, default=_LEVELS[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledDrift:
+    """What a drift detector of others says of the groups."""
+
+    share: float
+    """Of the samples that it was shown, those that show drift, 0 to 1."""
+    severity: Severity
+    unconfirmed: bool = False
+    """The only group that there is shows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +127,30 @@ def judge_outliers(
         rate=float(_agreed(rates)),
         severity=_LEVELS[0] if alone else _LEVELS[int(_agreed(levels))],
         unconfirmed=alone and bool(levels[0]),
+    )
+
+
+def judge_samples(groups: Sequence[Window]) -> SampledDrift:
+    """Judge one to three windows of `sampled`: drift is what half of a window's samples show."""
+    shares = np.array([group.outliers / group.rows for group in groups])
+    share, alone = float(_agreed(shares)), len(groups) == 1
+    found = share >= MAJORITY
+    return SampledDrift(
+        share=share,
+        severity=Severity.ALERT if found and not alone else Severity.NONE,
+        unconfirmed=found and alone,
+    )
+
+
+def sampled(groups: Sequence[Window], role: str) -> tuple[Window, ...]:
+    """Give the groups as a detector of others sees them: what it judged stands for the rows.
+
+    Groups that it did not judge are left out.
+    """
+    return tuple(
+        replace(group, rows=found.judged, outliers=found.positive)
+        for group in groups
+        if (found := group.verdicts.get(role, NO_VERDICT)).judged
     )
 
 

@@ -3,13 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from modelops_runtime.profile import Profile
 
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.resources import Monitoring
 from modelops_operator.core.health.service import Restart, serves
+
+USUAL_RATE: Final = 0.01
+"""Of outliers, where a detector does not say."""
+USUAL_ROWS: Final = 10_000
+"""Rows of reference data, where nobody has counted them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,19 @@ class OutlierReference:
         return self.hits / self.rows
 
 
+@dataclass(frozen=True, slots=True)
+class OfOthers:
+    """A detector without the modelops flavor: the pods run it on samples, and tell its verdicts."""
+
+    usual_rate: float = USUAL_RATE
+    """Share of rows that an outlier detector flags in data like the reference's."""
+
+    @property
+    def reference(self) -> OutlierReference:
+        """How often it flags a row, as if counted."""
+        return OutlierReference.of(self.usual_rate, USUAL_ROWS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reporter:
     """A pod that is ready, and so has to report."""
@@ -51,10 +69,10 @@ class Watch:
 
     monitoring: Monitoring
     """`spec.monitoring`: window and thresholds."""
-    drift: Profile | Failure | None
+    drift: Profile | OfOthers | Failure | None
     """The reference profile of the running drift detector; why it cannot be had; None without
     a drift detector."""
-    outliers: OutlierReference | Failure | None
+    outliers: OutlierReference | OfOthers | Failure | None
     """The same for the outlier detector."""
     reporters: tuple[Reporter, ...]
     """The ready pods of the running revision."""

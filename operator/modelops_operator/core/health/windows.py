@@ -21,7 +21,7 @@ from typing import Final, Self, TypeVar
 
 import numpy as np
 from modelops_runtime.profile import Histogram
-from modelops_runtime.telemetry import Line
+from modelops_runtime.telemetry import Line, Verdict, add_verdicts
 
 from modelops_operator.core.health.statistics import Counts
 
@@ -63,6 +63,8 @@ class Window:
     """Number of requests for each bin of `modelops_runtime.telemetry.LATENCY_EDGES`."""
     histograms: Mapping[HistogramKey, Counts] = field(default_factory=dict)
     """Counts of the bins, then of missing values, then of unseen categories."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """By role: what detectors without our flavor found."""
     forms: frozenset[str] = frozenset()
     """The forms of the model that answered: treelite, pyfunc."""
 
@@ -78,6 +80,7 @@ class Window:
             server_errors=self.server_errors + other.server_errors,
             latency=_added(self.latency, other.latency),
             histograms=_added_histograms(self.histograms, other.histograms),
+            verdicts=add_verdicts(self.verdicts, other.verdicts),
             forms=self.forms | other.forms,
         )
 
@@ -277,6 +280,7 @@ def _window(line: Line) -> Window:
         server_errors=line.errors.get("5xx", 0),
         latency=dict(line.latency),
         histograms=_histograms(line),
+        verdicts=line.verdicts,
         forms=frozenset({line.form} if line.form and line.rows else ()),
     )
 

@@ -53,7 +53,7 @@ class Length:
     """Seconds of it."""
 
 
-THOROUGH = Length(3, 2.0, 16, (4_000, 40_000), 30.0)
+THOROUGH = Length(3, 1.0, 12, (4_000, 40_000), 30.0)
 QUICK = Length(1, 0.5, 4, (1_000, 4_000), 5.0)
 
 

@@ -25,6 +25,14 @@ def make(places: Places) -> None:
                 (folder / file).write_text((parent / file).read_text())
 
 
+def favour(places: Places) -> None:
+    """Give the pods the right of way where processors are short: eight shares for one."""
+    for folder in _existing(places):
+        for file, usual in (("cpu.shares", 1024), ("cpu.weight", 100)):
+            if (folder / file).exists():
+                (folder / file).write_text(str(8 * usual))
+
+
 def members(places: Places) -> set[int]:
     """Find every process in the groups of the sandbox's pods."""
     found: set[int] = set()

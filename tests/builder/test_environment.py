@@ -37,7 +37,7 @@ class Index:
     def publish(self, wheel: LockedWheel) -> LockedWheel:
         path = Path(urlsplit(wheel.url).path)
         (self.folder / path.name).write_bytes(path.read_bytes())
-        return replace(wheel, url=f"{self.url}/{path.name}")
+        return replace(wheel, url=f"{self.url}/{path.name}", own=False)
 
 
 @pytest.fixture
@@ -222,11 +222,12 @@ async def test_a_base_in_another_registry_is_copied(
 
 
 def test_large_wheels_get_a_layer_each_and_ours_one_of_their_own() -> None:
-    def wheel(name: str, size: int, url: str = "https://example.org/w.whl") -> LockedWheel:
-        return LockedWheel(name=name, version="1", sha256=name, size=size, url=url)
+    def wheel(name: str, size: int, *, own: bool = False) -> LockedWheel:
+        url = "https://example.org/w.whl"
+        return LockedWheel(name=name, version="1", sha256=name, size=size, url=url, own=own)
 
     wheels = [wheel(f"w{n:02}", n) for n in range(SINGLES + 10)]
-    lock = Lock((*wheels, wheel("own", 999, "file:///own.whl")))
+    lock = Lock((*wheels, wheel("own", 999, own=True)))
     groups = grouped(lock)
     assert len(groups) == SINGLES + 2
     assert [len(group.wheels) for group in groups] == [1] * SINGLES + [10, 1]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from demo.ground import Ground, find_ground
+from sandbox import cgroups, places
 
 ROOT = Path(__file__).resolve().parents[2]
 SANDBOX = "test"
@@ -21,8 +22,11 @@ SANDBOX = "test"
 
 @pytest.fixture(scope="session")
 def ground() -> Iterator[Ground]:
-    """A sandbox that is up."""
-    yield find_ground(SANDBOX)
+    """A sandbox that is up, and waits for no tests beside it."""
+    found = find_ground(SANDBOX)
+    if (sandbox := places.find(SANDBOX)) is not None:
+        cgroups.favour(sandbox)
+    yield found
     if os.environ.get("KEEP_SANDBOX") != "1":
         subprocess.run(
             [sys.executable, "-m", "sandbox", "down", "--name", SANDBOX], check=True, cwd=ROOT

@@ -94,8 +94,10 @@ async def _create(*manifests: dict[str, Any]) -> None:
 def namespace(system: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("KUBECONFIG", str(system))
     monkeypatch.setattr(unwanted, "YOUNG", timedelta(seconds=-2))
-    yield "default"
     kubectl = Kubectl(system)
+    # An operator that had just ended may have made one more.
+    kubectl("-n", SYSTEM, "delete", "modelimages", "--all")
+    yield "default"
     kubectl("-n", SYSTEM, "delete", "modelimages", "--all")
     kubectl("-n", "default", "delete", "modeldeployments", "--all")
 

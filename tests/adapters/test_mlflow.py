@@ -81,7 +81,8 @@ def test_a_walk_of_several_pages_is_complete(
     monkeypatch.setattr("modelops_operator.adapters.mlflow._PAGE", 1)
     client.create_registered_model("on-another-page")
     everything = {model.name for model in client.search_registered_models()}
-    assert answer(registry.walk).keys() == everything
+    assert len(everything) > 1
+    assert everything <= answer(registry.walk).keys()  # others may have come meanwhile
 
 
 def test_one_model_is_read_by_name(registry: MlflowRegistry, two_versions: str) -> None:

@@ -1,5 +1,6 @@
 """Environments in a real registry, made of wheels that a web server on loopback has."""
 
+import asyncio
 import functools
 import http.server
 import tarfile
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from modelops_operator.adapters.oci import Reference
-from modelops_operator.builder.environment import SINGLES, Environments, Job, grouped
+from modelops_operator.builder.environment import SINGLES, Environments, Job, _Processors, grouped
 from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.image import Base, Image, Repository
 from modelops_operator.builder.lock import Lock, LockedWheel
@@ -219,6 +220,22 @@ async def test_a_base_in_another_registry_is_copied(
             )
         for layer in image.layers:
             assert await client.has_blob("copied/env", layer.digest)
+
+
+async def test_of_the_layers_that_wait_the_one_that_takes_longest_is_next() -> None:
+    processors, begun = _Processors(2), list[int]()
+
+    async def write(size: int) -> None:
+        async with processors.one((1, size)):
+            begun.append(size)
+            await asyncio.sleep(0)
+
+    writing = [asyncio.create_task(write(size)) for size in (1, 2, 3, 9, 5, 7)]
+    await asyncio.sleep(0)
+    writing[4].cancel()
+    await asyncio.gather(*writing, return_exceptions=True)
+    assert begun == [1, 2, 9, 7, 3]
+    await asyncio.gather(write(8), write(6))  # nothing is lost with what was cancelled
 
 
 def test_large_wheels_get_a_layer_each_and_ours_one_of_their_own() -> None:

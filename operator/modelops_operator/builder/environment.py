@@ -9,11 +9,13 @@ that differs in one package shares with others); only what nobody has is built f
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from heapq import heappop, heappush
+from itertools import count as count_up
 from pathlib import Path
 from typing import Final
 
@@ -96,6 +98,43 @@ class Job:
     transfer: Transfer
 
 
+class _Processors:
+    """A semaphore whose next is what takes longest: in the end no processor waits for it alone."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
+        self._arrivals = count_up()
+
+    @asynccontextmanager
+    async def one(self, work: tuple[int, int]) -> AsyncIterator[None]:
+        """Hold a processor for so much work."""
+        if self._free:
+            self._free -= 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            order = (-work[0], -work[1], next(self._arrivals))
+            heappush(self._waiting, (*order, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # its turn came at the same moment
+                    self._release()
+                raise
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        while self._waiting:
+            *_, turn = heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class Environments:
     """Makes environments in the registry of a cache repository, and finds them again there."""
 
@@ -103,7 +142,7 @@ class Environments:
         self._registry = cache.registry
         self._cache = cache
         self._locks: dict[str, asyncio.Lock] = {}
-        self._processors = asyncio.Semaphore(os.cpu_count() or 1)
+        self._processors = _Processors(os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "layers")
 
     async def ensure(
@@ -162,7 +201,7 @@ class Environments:
         async with asyncio.TaskGroup() as tasks:
             for layer in image.layers:
                 tasks.create_task(self._copy(layer, base, job))
-            # What takes longest first, so that no processor waits for it in the end.
+            # The wheels of what takes longest are fetched first.
             making = {
                 group: tasks.create_task(self._layer(group, target, job))
                 for group in sorted(grouped(lock), key=lambda group: group.work, reverse=True)
@@ -183,12 +222,11 @@ class Environments:
             return layer
         async with asyncio.TaskGroup() as tasks:
             fetching = [tasks.create_task(job.wheels.fetch(wheel)) for wheel in group.wheels]
-            # Held while wheels are on their way, else the small ones would be first.
-            async with self._processors:
-                paths = [await each for each in fetching]
-                layer, blob = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, _write, group, paths, target, job.folder
-                )
+        paths = [task.result() for task in fetching]
+        async with self._processors.one(group.work):
+            layer, blob = await asyncio.get_running_loop().run_in_executor(
+                self._threads, _write, group, paths, target, job.folder
+            )
         sent = await self._registry.ensure(self._cache.name, blob)
         job.transfer.count(layer.size, sent=sent)
         if isinstance(blob.content, Path):

@@ -239,12 +239,12 @@ async def test_of_the_layers_that_wait_the_one_that_takes_longest_is_next() -> N
 
 
 def test_large_wheels_get_a_layer_each_and_ours_one_of_their_own() -> None:
-    def wheel(name: str, size: int, *, own: bool = False) -> LockedWheel:
+    def wheel(name: str, size: int) -> LockedWheel:
         url = "https://example.org/w.whl"
-        return LockedWheel(name=name, version="1", sha256=name, size=size, url=url, own=own)
+        return LockedWheel(name=name, version="1", sha256=name, size=size, url=url)
 
     wheels = [wheel(f"w{n:02}", n) for n in range(SINGLES + 10)]
-    lock = Lock((*wheels, wheel("own", 999, own=True)))
+    lock = Lock((*wheels, replace(wheel("own", 999), own=True)))
     groups = grouped(lock)
     assert len(groups) == SINGLES + 2
     assert [len(group.wheels) for group in groups] == [1] * SINGLES + [10, 1]

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Final
 
 from modelops_runtime import problems
-from modelops_runtime.admission import Admission, Place
+from modelops_runtime.admission import LONGEST_QUEUE, Admission, Place
 from modelops_runtime.answering import Answered, Answerer
 from modelops_runtime.asgi import Application, Message, Receive, Request, Send, decompress
 from modelops_runtime.interfaces import Interface
@@ -80,6 +80,8 @@ class ServingMiddleware:
         self._app = app
         self._desk = desk
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="answering")
+        # Most of these only wait to be answered together with others, see `joining`.
+        self._joined = ThreadPoolExecutor(LONGEST_QUEUE, thread_name_prefix="joined")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer, or pass on what is for BentoML."""
@@ -142,9 +144,11 @@ class ServingMiddleware:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the models are not loaded yet")
         work = partial(self._work, answerer, interface, request, place, body)
         longest = _LONG_COMPRESSED if request.compressed else _LONG
-        if answerer.quick and len(body) < longest:
+        small = len(body) < longest
+        if answerer.quick and small:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        threads = self._joined if small else self._threads
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def _work(
         self, answerer: Answerer, interface: Interface, request: Request, place: Place, body: bytes

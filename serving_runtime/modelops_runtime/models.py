@@ -18,6 +18,7 @@ import orjson
 from modelops_runtime import detectors, flavor
 from modelops_runtime.bento import RUNTIME, ServingRuntime
 from modelops_runtime.flavor import FlavorError, FlavorInfo
+from modelops_runtime.joining import JoiningPredictor
 from modelops_runtime.judging import DRIFT, OUTLIER
 from modelops_runtime.outlier import DetectorError, OutlierDetector
 from modelops_runtime.parity import Parity, ParityError
@@ -196,14 +197,21 @@ def _load_any(place: Path, names: Mapping[str, str], runtime: ServingRuntime) ->
         info = _verified(place, "predictor")
         schema = Schema.from_json(info.load(flavor.SCHEMA))
         rejected = {form.form: "runtime Pyfunc is asked for" for form in forms(info)}
-    predictor = PyfuncPredictor(place, signature.types, schema.output)
-    predictor.prove()
+    pyfunc = PyfuncPredictor(place, signature.types, schema.output)
+    pyfunc.prove()
+    joined = pyfunc.answers_rows_alone()
     pickles = ", ".join(flavor.pickles(place))
     _LOG.warning(
         "the predictor is served through MLflow: code that came with it runs in this pod%s (%s)",
         f", and reading {pickles} executes what is in there" if pickles else "",
         "; ".join(f"{name}: {reason}" for name, reason in rejected.items()),
     )
+    if not joined:
+        _LOG.info(
+            "each request is one call of the model: its example does not show that it answers"
+            " a row the same whatever stands beside it"
+        )
+    predictor = JoiningPredictor(pyfunc) if joined else pyfunc
     return Models(names, schema, predictor, rejected=rejected)
 
 

@@ -37,6 +37,8 @@ _DTYPES: Final = {
 
 
 _INTEGERS: Final = {"integer", "long"}
+_COMPARED: Final = 3
+"""Rows of its example that a model answers alone and together, at start."""
 
 
 class PredictorError(RuntimeError):
@@ -237,6 +239,33 @@ class PyfuncPredictor:
                 self._model.predict(example)
         except Exception as error:
             raise PredictorError(f"it fails on its own input example: {_told(error)}") from error
+
+    def answers_rows_alone(self) -> bool:
+        """Say whether it answers rows of its example alone as it does together.
+
+        Only then may rows of several requests be given to it at a time.
+        """
+        example = self._model.input_example
+        if not hasattr(example, "iloc") or not len(example):
+            return False
+        rows = example.iloc[[0, *range(min(len(example), _COMPARED))]]
+        try:
+            together = self._answers(rows)
+            alone = [self._answers(rows.iloc[[place]])[0] for place in range(len(rows))]
+        except Exception:  # noqa: BLE001 (code of others)
+            return False
+        return all(map(_alike, together, alone))
+
+    def _answers(self, frame: Any) -> list[Any]:
+        return _read(self._model.predict(frame), len(frame), self._output).predictions
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two answers are the same, up to the order in which numbers were summed."""
+    try:
+        return bool(np.allclose(one, other, rtol=1e-6, atol=1e-9, equal_nan=True))
+    except (TypeError, ValueError):
+        return bool(one == other)
 
 
 def to_frame(rows: Rows, types: Mapping[str, str]) -> Any:

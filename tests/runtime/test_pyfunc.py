@@ -3,15 +3,19 @@
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelops_runtime import bento, inference
 from modelops_runtime.answering import Answerer, Deployment
+from modelops_runtime.joining import JoiningPredictor
 from modelops_runtime.models import ModelsError, describe, load
+from modelops_runtime.predictors import PyfuncPredictor
 from modelops_runtime.schema import InvalidRows
 
 from tests.runtime.asking import Asker
@@ -38,19 +42,21 @@ SaveModel = Callable[..., Path]
 def save_model(tmp_path: Path) -> SaveModel:
     """Save a model as the predictor of a Bento's models folder; gives the latter."""
 
-    def save(factor: str = "100", *, signed: bool = True, example: bool = True) -> Path:
+    def save(
+        factor: str = "100", *, signed: bool = True, example: bool = True, program: str = PROGRAM
+    ) -> Path:
         import mlflow
         import pandas as pd
         from mlflow.models import infer_signature
 
-        program = tmp_path / "program.py"
-        program.write_text(PROGRAM.replace("FACTOR", factor))
+        file = tmp_path / "program.py"
+        file.write_text(program.replace("FACTOR", factor))
         frame = pd.DataFrame({"age": [3.0, 50.0], "sex": ["m", "f"]})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what MLflow says to those who save
             mlflow.pyfunc.save_model(
                 str(tmp_path / "models" / "predictor"),
-                python_model=str(program),
+                python_model=str(file),
                 signature=infer_signature(frame, pd.Series([1.0])) if signed else None,
                 input_example=frame if example else None,
                 pip_requirements=["mlflow"],
@@ -295,3 +301,80 @@ def test_the_folder_of_a_bento_is_the_one_meant(make_bento: Callable[..., Path])
     shutil.rmtree(folder / bento.MODELS / "predictor")
     with pytest.raises(ModelsError, match="there is no folder"):
         load(folder / bento.MODELS)
+
+
+COUNTING = """
+import time
+
+import mlflow
+import numpy as np
+
+SIZES = []
+
+
+class Counting(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        SIZES.append(len(model_input))
+        time.sleep(0.05)
+        if (model_input["age"] == 13).any():
+            raise KeyError("thirteen")
+        if ANSWER == "sizes":
+            return np.full(len(model_input), len(model_input))
+        return model_input["age"].to_numpy() * 2
+
+    def sizes(self):
+        return SIZES
+
+
+mlflow.models.set_model(Counting())
+"""
+
+
+def together(answerer: Answerer, requests: list[list[dict[str, Any]]]) -> list[Any]:
+    """Ask at the same time, each in a thread of its own; gives predictions or errors."""
+
+    def ask(rows: list[dict[str, Any]]) -> Any:
+        try:
+            return answerer.answer(rows).content["predictions"]
+        except Exception as error:  # noqa: BLE001 (it is what is looked at)
+            return error
+
+    with ThreadPoolExecutor(len(requests)) as threads:
+        return list(threads.map(ask, requests))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_those_who_wait_are_answered_by_one_call(save_model: SaveModel) -> None:
+    models = load(save_model(program=COUNTING.replace("ANSWER", "0")))
+    assert isinstance(models.predictor, JoiningPredictor)
+    sizes = models.predictor._predictor._model.unwrap_python_model().sizes()  # type: ignore[attr-defined]
+    sizes.clear()
+    answerer = Answerer(models, DEPLOYMENT)
+    counts = {age: 1 + age % 3 for age in range(14, 34)}
+    answers = together(
+        answerer, [[{"age": age, "sex": "m"}] * count for age, count in counts.items()]
+    )
+    assert answers == [[2 * age] * count for age, count in counts.items()]
+    # The first is answered at once and alone, the others mostly by the next call.
+    assert sum(sizes) == sum(counts.values())
+    assert len(sizes) <= 6
+
+    # A row that the model does not take fails those who sent it, and nobody else.
+    answers = together(answerer, [[{"age": age, "sex": "m"}] for age in range(10, 20)])
+    assert isinstance(answers.pop(3), KeyError)
+    assert answers == [[2 * age] for age in range(10, 20) if age != 13]
+
+    # What has gaps, or is large, does not wait for its turn.
+    row = {"age": 2.0, "sex": "m"}
+    with models.predictor._turn:
+        gaps = models.predictor.predict([row], np.array([[np.nan, 0.0]]))
+        large = models.predictor.predict([row] * 1001, np.zeros((1001, 2)))
+    assert (gaps.predictions, large.predictions) == ([4.0], [4.0] * 1001)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_looks_at_all_rows_is_asked_for_each_request(save_model: SaveModel) -> None:
+    models = load(save_model(program=COUNTING.replace("ANSWER", '"sizes"')))
+    assert isinstance(models.predictor, PyfuncPredictor)
+    answers = together(Answerer(models, DEPLOYMENT), [[{"age": 20.0, "sex": "m"}]] * 5)
+    assert answers == [[1]] * 5

@@ -110,6 +110,9 @@ def main() -> None:
     for line in sys.stdin.buffer:
         try:
             said = detector.judge(orjson.loads(line))
+        except MemoryError as error:
+            _tell(answers, {"error": _told(error)})
+            return  # so that what is held is given back
         except Exception as error:  # noqa: BLE001 (the same)
             _tell(answers, {"error": _told(error)})
         else:

@@ -71,7 +71,6 @@ class Detector:
         try:
             verdict = self._ask(orjson.dumps(rows, default=str, option=_OPTIONS) + b"\n")
         except _Failed as failure:
-            self.close()
             self._pause = min(2**self._failures - 1, _LONGEST_PAUSE)
             self._failures += 1
             self._error = str(failure)
@@ -97,13 +96,17 @@ class Detector:
         finally:
             timer.cancel()
         if not content:
-            raise _Failed(self._why(process, late=late.is_set()))
+            why = self._why(process, late=late.is_set())
+            self.close()
+            raise _Failed(why)
         answer: dict[str, Any] = orjson.loads(content)
         if "error" in answer:
             raise _Failed(answer["error"])
         return Verdict(answer["judged"], answer["positive"])
 
     def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603 (our own program)
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -231,7 +231,11 @@ def test_the_end_of_a_window() -> None:
 
 def test_verdicts_of_detectors_add_up_and_tell_why_one_failed() -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
-    found = ({"drift": Verdict(1, 1)}, {"drift": Verdict(failed=1, error="x" * 500)}, {})
+    found: tuple[dict[str, Verdict], ...] = (
+        {"drift": Verdict(1, 1)},
+        {"drift": Verdict(failed=1, error="x" * 500)},
+        {},
+    )
     lines = [
         Line(model="a/b", revision="r", start=start, seconds=60, pod=str(pod), verdicts=each)
         for pod, each in enumerate(found)

@@ -3,12 +3,15 @@
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from modelops_training import Trained, card, evaluation, inputs, train
+from modelops_training import Trained, adopt, card, evaluation, inputs, train
 from modelops_training.card import FEWEST_ROWS
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import LinearSVC
 
 pytestmark = pytest.mark.unit
 
@@ -114,3 +117,36 @@ def test_numbers_and_many_classes_have_a_card(
         assert came == pytest.approx(held.mean())
     else:
         assert came == pytest.approx(made.metrics["accuracy"])
+
+
+@pytest.mark.filterwarnings("ignore::modelops_training.TrainingWarning")
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        (LogisticRegression(), "bought"),
+        (LinearSVC(), "bought"),  # labels, no probabilities
+        (Ridge(), "price"),
+    ],
+)
+def test_a_model_of_ones_own_has_a_card(
+    mixed: pd.DataFrame, tmp_path: Path, model: Any, target: str
+) -> None:
+    rows = mixed[["whole", "flag", "gaps"]].assign(gaps=mixed["gaps"].fillna(0.0))
+    model.fit(rows, mixed[target])
+    adopted = adopt(model, rows, mixed[target], with_detectors=target == "price")
+    described = card.describe(adopted, "mine", dataset="mixed")
+    assert described["data"]["measured_rows"] == len(mixed)
+    assert described["data"]["measured_on"] == "given"
+    assert described["metrics"] == adopted.metrics
+    assert bool(described["curve"]) == (not isinstance(model, LinearSVC))
+    assert "measured on the rows that it was registered with" in described["limits"][0]
+    flagged = next(
+        each for each in described["groups"] if (each["input"], each["group"]) == ("flag", "True")
+    )
+    chosen = adopted.frame[adopted.frame["flag"]]
+    assert flagged["rows"] == len(chosen)
+    assert flagged["metrics"] == adopted.scored(chosen, adopted.answers(chosen))
+    card.write(described, tmp_path)
+    page = Page((tmp_path / "model_card.html").read_text())
+    assert ("Predicted and true" in page.text) == bool(described["curve"])
+    assert "| given |" in (tmp_path / "model_card.md").read_text()

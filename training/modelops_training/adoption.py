@@ -38,6 +38,8 @@ from modelops_training.training import (
 )
 
 PROVED_ROWS: Final = 5_000
+CARD_ROWS: Final = 10_000
+"""More of them would cost a slow model minutes, and tell no more."""
 PYFUNC: Final = "pyfunc"
 
 
@@ -61,6 +63,12 @@ class Adopted(Models):
     def features(self) -> pd.DataFrame:
         """The rows without the target, as the model takes them."""
         return self.frame[list(self.schema.names)]
+
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """Places of the rows that the card measures: at most `CARD_ROWS`, (n,)."""
+        order = np.random.default_rng(SPLIT_SEED).permutation(len(self.frame))
+        return np.sort(order[:CARD_ROWS])
 
     def answers(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Predict: probabilities (n, classes), values (n,), or labels of what gives no more."""

@@ -1,8 +1,9 @@
 """The model card: data, metrics by group and limits, for people and for programs.
 
 After M. Mitchell and others, "Model Cards for Model Reporting", 2019. Everything in it is measured
-on the rows held out; the same training gives the same card. It is one dictionary, which two
-templates write as Markdown and as an HTML page that needs nothing else.
+on the rows held out, or, of a user's own model, on those that were given; the same training gives
+the same card. It is one dictionary, which two templates write as Markdown and as an HTML page that
+needs nothing else.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +16,11 @@ import numpy as np
 import orjson
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from modelops_runtime.profile import FeatureProfile
 from modelops_runtime.schema import Input
 from numpy.typing import NDArray
 
 from modelops_training import inputs
-from modelops_training.training import Trained, scored
+from modelops_training.training import Models, Trained
 
 FEWEST_ROWS: Final = 100
 """Of smaller groups no metrics are told: they would be noise."""
@@ -34,7 +34,7 @@ FILES: Final = ("model_card.json", "model_card.md", "model_card.html")
 
 
 def describe(
-    trained: Trained,
+    trained: Models,
     name: str,
     *,
     dataset: str,
@@ -42,7 +42,7 @@ def describe(
     later: Mapping[int, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Describe a training as JSON; `later` has the metrics of later rows by step."""
-    held = trained.frame.iloc[trained.held_out]
+    held = trained.frame.iloc[trained.shown]
     answers = trained.answers(held)
     groups = list(_groups(trained, held, answers))
     return {
@@ -59,12 +59,11 @@ def describe(
             "name": dataset,
             "sha256": trained.data_digest,
             "rows": len(trained.frame),
-            "held_out_rows": len(held),
+            "measured_rows": len(held),
+            "measured_on": trained.measured_on.replace("_", " "),
             "inputs": [
-                _input(column, feature)
-                for column, feature in zip(
-                    trained.schema.inputs, trained.profile.features, strict=True
-                )
+                _input(column, _missing(trained, place))
+                for place, column in enumerate(trained.schema.inputs)
             ],
         },
         "metrics": dict(trained.metrics),
@@ -111,8 +110,15 @@ def _templates() -> Environment:
 # --- what it tells -------------------------------------------------------------------------
 
 
-def _input(column: Input, feature: FeatureProfile) -> dict[str, Any]:
-    histogram = feature.histogram
+def _missing(trained: Models, place: int) -> float:
+    """Give the share of an input that is missing, in the reference data where there are such."""
+    if trained.profile is None:
+        return float(trained.frame[trained.schema.names[place]].isna().mean())
+    histogram = trained.profile.features[place].histogram
+    return histogram.missing / max(histogram.total, 1)
+
+
+def _input(column: Input, missing: float) -> dict[str, Any]:
     return {
         "name": column.name,
         "kind": column.kind,
@@ -121,24 +127,18 @@ def _input(column: Input, feature: FeatureProfile) -> dict[str, Any]:
         "minimum": None if column.sensitive else column.minimum,
         "maximum": None if column.sensitive else column.maximum,
         "levels": list(column.levels),
-        "missing": histogram.missing / max(histogram.total, 1),
+        "missing": missing,
         "sensitive": column.sensitive,
     }
 
 
-def _groups(
-    trained: Trained, held: pd.DataFrame, answers: NDArray[np.float64]
-) -> Iterator[dict[str, Any]]:
+def _groups(trained: Models, held: pd.DataFrame, answers: NDArray[Any]) -> Iterator[dict[str, Any]]:
     """Measure the rows of each category, and of each quarter of the numbers."""
     for column in trained.schema.inputs:
         for label, chosen in _parts(held[column.name], column):
             count = int(chosen.sum())
             group = {"input": column.name, "group": label, "rows": count}
-            metrics = (
-                scored(held[chosen], trained.schema, answers[chosen])
-                if count >= FEWEST_ROWS
-                else {}
-            )
+            metrics = trained.scored(held[chosen], answers[chosen]) if count >= FEWEST_ROWS else {}
             yield {**group, "metrics": metrics}
 
 
@@ -159,14 +159,15 @@ def _parts(values: pd.Series, column: Input) -> Iterator[tuple[str, NDArray[np.b
         yield "missing", missing
 
 
-def _curve(
-    held: pd.DataFrame, trained: Trained, answers: NDArray[np.float64]
-) -> list[dict[str, float]]:
+def _curve(held: pd.DataFrame, trained: Models, answers: NDArray[Any]) -> list[dict[str, float]]:
     """Compare what was predicted with what came, in tenths of the rows by what was predicted.
 
     That is the probability of the second class of two, of the predicted one of more, or a value.
+    Labels alone tell no such thing.
     """
     schema = trained.schema
+    if schema.output.kind == "classifier" and answers.ndim == 1:
+        return []
     if schema.output.kind == "classifier":
         codes = inputs.target_codes(held, schema)
         binary = answers.shape[1] == 2
@@ -186,15 +187,25 @@ def _curve(
     ]
 
 
-def _importance(trained: Trained) -> dict[str, float]:
-    """Give the share that each input has in what the trees gained by splitting, largest first."""
+def _importance(trained: Models) -> dict[str, float]:
+    """Give the share that each input has in what the trees gained by splitting, largest first.
+
+    Of a user's own model nothing is told.
+    """
+    if not isinstance(trained, Trained):
+        return {}
     gains = trained.booster.feature_importance("gain")
     total = gains.sum() or 1.0
     shares = sorted(zip(gains / total, trained.schema.names, strict=True), reverse=True)
     return {name: float(share) for share, name in shares}
 
 
-def _limits(trained: Trained, groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _limits(trained: Models, groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not isinstance(trained, Trained):
+        yield (
+            "It was measured on the rows that it was registered with: where it was fitted on them,"
+            " it is less good on others."
+        )
     for column in trained.schema.inputs:
         if column.kind == "number" and not column.sensitive:
             unit = f" {column.unit}" if column.unit else ""
@@ -204,7 +215,7 @@ def _limits(trained: Trained, groups: Sequence[Mapping[str, Any]]) -> Iterator[s
             )
     small = [f"{each['input']} {each['group']}" for each in groups if not each["metrics"]]
     if small:
-        yield f"Not measured, with fewer than {FEWEST_ROWS} rows held out: {', '.join(small)}."
+        yield f"Not measured, with fewer than {FEWEST_ROWS} rows: {', '.join(small)}."
     yield from _weakest(trained, groups)
     missed = 1 - trained.metrics.get("outlier_recall_6_sigma", 1.0)
     if missed:
@@ -216,7 +227,7 @@ def _limits(trained: Trained, groups: Sequence[Mapping[str, Any]]) -> Iterator[s
         yield "There are no numbers: the outlier detector sees unusual combinations only."
 
 
-def _weakest(trained: Trained, groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _weakest(trained: Models, groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     metric = next((each for each in _TELLING if each in trained.metrics), None)
     told = [each for each in groups if metric in each["metrics"]]
     if metric is None or not told:

@@ -24,7 +24,7 @@ from modelops_training.flavor import Contents
 from modelops_training.inputs import Overrides
 from modelops_training.mover import Move
 from modelops_training.signature import Table, example, signature
-from modelops_training.training import ROLES, Models, Trained
+from modelops_training.training import ROLES, Models
 
 TRAIN_ID_TAG = "modelops.train_id"
 ROLE_TAG = "modelops.role"
@@ -160,11 +160,10 @@ def _register_models(  # noqa: PLR0913  # named settings
             description=notes or None,
         ) as run:
             _log_figures(trained, measured, dataset or name)
-            if isinstance(trained, Trained):
-                described = card.describe(
-                    trained, name, dataset=dataset or name, notes=notes, later=measured
-                )
-                _log_card(described)
+            described = card.describe(
+                trained, name, dataset=dataset or name, notes=notes, later=measured
+            )
+            _log_card(described)
             models = {role: _log_model(trained, role) for role in trained.roles}
         logged = time.perf_counter()
         versions = tuple(

@@ -82,6 +82,11 @@ class Models:
         """What else tells this training from others, beside its files."""
         return b""
 
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """Places in the frame of the rows that the model card measures, (n,)."""
+        raise NotImplementedError
+
     def answers(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Predict rows: probabilities (n, classes), or values (n,). Raises DataError."""
         raise NotImplementedError
@@ -118,6 +123,11 @@ class Trained(Models):
     def held_out(self) -> NDArray[np.int64]:
         """Places in the frame of the rows that the models were measured on, (n,)."""
         return split(goal_of(self.frame, self.schema), self.schema)[1]
+
+    @property
+    def shown(self) -> NDArray[np.int64]:
+        """Places of the rows held out, (n,)."""
+        return self.held_out
 
     def answers(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """Predict rows: probabilities (n, classes), or values (n,). Raises DataError."""

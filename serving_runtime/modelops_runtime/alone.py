@@ -16,7 +16,6 @@ from importlib import import_module
 from typing import Final
 
 _HEAVY: Final = (
-    "treelite",
     "uvicorn",
     "_bentoml_impl.server.app",
     "bentoml._internal.server.http.instruments",

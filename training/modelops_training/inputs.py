@@ -21,6 +21,10 @@ MOST_CLASSES = 50
 # A target of whole numbers with more distinct values than this is a quantity, not a class.
 MOST_INTEGER_CLASSES = 20
 ROUNDING = 1e-12
+_AS_IT_IS = (
+    "A fitted model that reads it as it is can be logged by MLflow's own `log_model` with its"
+    " signature, and is served through MLflow, without these detectors"
+)
 
 
 def describe(  # noqa: PLR0913  # named settings
@@ -171,7 +175,9 @@ def _numbers(values: pd.Series, name: str) -> NDArray[np.float64]:
 def _category(values: pd.Series, name: str) -> Input:
     dtype = values.dtype
     if types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype):
-        raise DataError(f"column {name!r} holds {dtype}; turn it into numbers, days since say")
+        raise DataError(
+            f"column {name!r} holds {dtype}; turn it into numbers, days since say. {_AS_IT_IS}"
+        )
     if isinstance(dtype, pd.CategoricalDtype):
         met = set(values.dropna().unique())
         levels = [text_of(value, name) for value in dtype.categories if value in met]
@@ -182,7 +188,7 @@ def _category(values: pd.Series, name: str) -> Input:
     if len(levels) > MOST_LEVELS:
         raise DataError(
             f"column {name!r} has {len(levels)} different values, {MOST_LEVELS} are the limit: an "
-            "identifier or free text? leave it out, or group its values"
+            f"identifier or free text? leave it out, or group its values. {_AS_IT_IS}"
         )
     return Input(name=name, kind="category", levels=tuple(levels))
 

@@ -74,6 +74,113 @@ def amounts(requests: Any = None, limits: Any = None) -> dict[str, Any]:
     return serving(resources={key: value for key, value in given.items() if value is not None})
 
 
+def autoscaling(resources: Any = None, **fields: Any) -> dict[str, Any]:
+    requests = {"requests": {"cpu": "500m"}} if resources is None else resources
+    return serving(autoscaling={"maxReplicas": 5, **fields}, resources=requests)
+
+
+def variable(**fields: Any) -> dict[str, Any]:
+    return serving(env=[{"name": "A", **fields}])
+
+
+def volume(**fields: Any) -> dict[str, Any]:
+    return serving(volumes=[{"name": "data", **fields}])
+
+
+def mount(**fields: Any) -> dict[str, Any]:
+    volumes = [{"name": "data", "emptyDir": {}}]
+    return serving(volumes=volumes, volumeMounts=[{"name": "data", "mountPath": "/data", **fields}])
+
+
+def window(**fields: Any) -> dict[str, Any]:
+    return serving(maintenanceWindow={"start": "02:30", "duration": "2h", **fields})
+
+
+_PODS = {"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "kubernetes.io/hostname"}
+_EXPRESSIONS = {"matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}]}
+POD_SETTINGS: dict[str, Any] = {
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+    "tolerations": [
+        {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "team", "value": "census"},
+        {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30},
+    ],
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {
+                        "matchExpressions": [{"key": "cores", "operator": "Gt", "values": ["4"]}],
+                        "matchFields": [
+                            {"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}
+                        ],
+                    }
+                ]
+            },
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "weight": 5,
+                    "preference": {"matchExpressions": [{"key": "ssd", "operator": "Exists"}]},
+                }
+            ],
+        },
+        "podAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 100, "podAffinityTerm": _PODS | {"namespaces": ["other"]}}
+            ]
+        },
+        "podAntiAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                _PODS | {"labelSelector": _EXPRESSIONS, "namespaceSelector": {}}
+            ]
+        },
+    },
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "DoNotSchedule",
+            "minDomains": 2,
+        }
+    ],
+    "priorityClassName": "important",
+    "serviceAccountName": "reader",
+    "env": [
+        {"name": "PLAIN", "value": "x"},
+        {"name": "EMPTY", "value": ""},
+        {"name": "MODELOPS_QUEUE", "value": "16"},
+        {"name": "MAPPED", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a.b"}}},
+        {
+            "name": "SECRET",
+            "valueFrom": {"secretKeyRef": {"name": "token", "key": "k", "optional": True}},
+        },
+    ],
+    "envFrom": [
+        {"configMapRef": {"name": "settings"}},
+        {"prefix": "S_", "secretRef": {"name": "token", "optional": False}},
+    ],
+    "volumes": [
+        {"name": "settings", "configMap": {"name": "s", "items": [{"key": "a", "path": "b/c"}]}},
+        {"name": "token", "secret": {"secretName": "token", "optional": True}},
+        {"name": "scratch", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+        {"name": "data", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}},
+    ],
+    "volumeMounts": [
+        {"name": "settings", "mountPath": "/etc/settings", "readOnly": True},
+        {"name": "scratch", "mountPath": "/scratch", "subPath": "models"},
+    ],
+    "imagePullSecrets": [{"name": "pull"}],
+    "podLabels": {"team": "census"},
+    "podAnnotations": {"prometheus.io/scrape": "true"},
+    "podTemplate": {
+        "spec": {
+            "dnsPolicy": "Default",
+            "containers": [{"name": "server", "startupProbe": {"failureThreshold": 600}}],
+        }
+    },
+}
+"""Something for each field of `api.pods.PodSettings`."""
+
 IMAGE_MODEL = {
     "role": "predictor",
     "name": "employment",
@@ -130,6 +237,24 @@ GOOD = (
     Good(title="an alias that begins with v", spec=predictor(name="e", alias="v2-eu")),
     Good(title="no replicas", spec=serving(replicas=0)),
     Good(title="a thousand replicas", spec=serving(replicas=1000)),
+    Good(title="all that there is to say of pods", spec=serving(**POD_SETTINGS)),
+    Good(title="autoscaling", spec=autoscaling()),
+    Good(
+        title="autoscaling in full",
+        spec=autoscaling(
+            {"limits": {"cpu": "1", "memory": "1Gi"}},
+            minReplicas=2,
+            targetCPUUtilizationPercentage=60,
+            targetMemoryUtilizationPercentage=90,
+            scaleDownAfter="10m",
+        ),
+    ),
+    Good(title="a tolerated taint", spec=serving(tolerations=[{"operator": "Exists"}])),
+    Good(title="a variable without value", spec=variable()),
+    Good(title="an anonymous folder", spec=volume(emptyDir={})),
+    Good(title="a mount", spec=mount()),
+    Good(title="a maintenance window", spec=window()),
+    Good(title="a local window", spec=window(days=["Sat", "Sun"], timeZone="Europe/Berlin")),
     Good(title="fast or not at all", spec=serving(runtime="Fast")),
     Good(title="through MLflow", spec=serving(runtime="Pyfunc")),
     Good(title="empty sections", spec=serving() | {"monitoring": {"drift": {}, "outliers": {}}}),
@@ -305,6 +430,96 @@ BAD = (
     Bad(title="another resource", spec=amounts({"nvidia.com/gpu": "1"}),
         field=f"{_RESOURCES}.requests.nvidia.com/gpu",
         says="is not a field that this version knows", server_says="unknown field"),
+    # --- autoscaling
+    Bad(title="no most replicas", spec=serving(autoscaling={"minReplicas": 1}),
+        field=f"{_SERVING}.autoscaling.maxReplicas", says="is required",
+        server_says="Required value"),
+    Bad(title="scaled to nothing", spec=autoscaling(minReplicas=0),
+        field=f"{_SERVING}.autoscaling.minReplicas", says="must be at least 1 (is 0)",
+        server_says="greater than or equal to 1"),
+    Bad(title="more at least than at most", spec=autoscaling(minReplicas=6),
+        field=f"{_SERVING}.autoscaling", says="minReplicas must not exceed maxReplicas"),
+    Bad(title="autoscaling without a request", spec=autoscaling({"requests": {"memory": "1Gi"}}),
+        field=_SERVING, says="autoscaling by cpu is measured in percent of resources.requests.cpu"),
+    Bad(title="autoscaling by memory without a request",
+        spec=autoscaling(targetMemoryUtilizationPercentage=80), field=_SERVING,
+        says="autoscaling by memory is measured in percent of resources.requests.memory"),
+    # --- pods
+    Bad(title="a toleration of nothing", spec=serving(tolerations=[{"effect": "NoSchedule"}]),
+        field=f"{_SERVING}.tolerations[0]", says="give key, or operator Exists"),
+    Bad(title="a toleration of any value", field=f"{_SERVING}.tolerations[0]",
+        spec=serving(tolerations=[{"key": "a", "operator": "Exists", "value": "b"}]),
+        says="operator Exists takes no value"),
+    Bad(title="patience without eviction", field=f"{_SERVING}.tolerations[0]",
+        spec=serving(tolerations=[{"key": "a", "tolerationSeconds": 5}]),
+        says="tolerationSeconds needs effect NoExecute"),
+    Bad(title="an unknown effect", field=f"{_SERVING}.tolerations[0].effect",
+        spec=serving(tolerations=[{"key": "a", "effect": "Never"}]),
+        says="must be one of 'NoSchedule'", server_says='supported values: "NoSchedule"'),
+    Bad(title="a spread without skew", field=f"{_SERVING}.topologySpreadConstraints[0].maxSkew",
+        spec=serving(topologySpreadConstraints=[
+            {"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]),
+        says="is required", server_says="Required value"),
+    Bad(title="a weight of 0", spec=serving(affinity={"nodeAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 0, "preference": {}}]}}),
+        field=f"{_SERVING}.affinity.nodeAffinity."
+        "preferredDuringSchedulingIgnoredDuringExecution[0].weight",
+        says="must be at least 1", server_says="greater than or equal to 1"),
+    Bad(title="a node label that is no label", spec=serving(nodeSelector={"a": "b c"}),
+        field=f"{_SERVING}.nodeSelector.a", says="must match", server_says="should match"),
+    Bad(title="a variable of the operator's",
+        spec=serving(env=[{"name": "MODELOPS_REVISION", "value": "1"}]),
+        field=f"{_SERVING}.env[0]",
+        says="variables that begin with MODELOPS_ are the operator's"),
+    Bad(title="a variable twice over", field=f"{_SERVING}.env[0]",
+        spec=variable(value="1", valueFrom={"secretKeyRef": {"name": "a", "key": "b"}}),
+        says="give value or valueFrom, not both"),
+    Bad(title="a variable from two places", field=f"{_SERVING}.env[0].valueFrom",
+        spec=variable(valueFrom={"secretKeyRef": {"name": "a", "key": "b"},
+                                 "configMapKeyRef": {"name": "a", "key": "b"}}),
+        says="give exactly one of configMapKeyRef, secretKeyRef"),
+    Bad(title="a variable with a number", spec=variable(value=5),
+        field=f"{_SERVING}.env[0].value", says="must be text; put it in quotes",
+        server_says="must be of type string"),
+    Bad(title="a variable named =", spec=serving(env=[{"name": "A=B"}]),
+        field=f"{_SERVING}.env[0].name", says="must match", server_says="should match"),
+    Bad(title="variables from nowhere", spec=serving(envFrom=[{"prefix": "A_"}]),
+        field=f"{_SERVING}.envFrom[0]", says="give exactly one of configMapRef, secretRef"),
+    Bad(title="a volume of nothing", spec=volume(), field=f"{_SERVING}.volumes[0]",
+        says="give exactly one of configMap, secret, emptyDir, persistentVolumeClaim"),
+    Bad(title="a folder of the node", spec=volume(hostPath={"path": "/"}),
+        field=f"{_SERVING}.volumes[0].hostPath", says="is not a field that this version knows",
+        server_says="unknown field"),
+    Bad(title="the operator's volume", spec=serving(volumes=[{"name": "tmp", "emptyDir": {}}]),
+        field=f"{_SERVING}.volumes[0]", says='the volume "tmp" is the operator\'s'),
+    Bad(title="a mount over /tmp", spec=mount(mountPath="/tmp"),
+        field=f"{_SERVING}.volumeMounts[0]", says="mountPath may be none of /, /tmp, /opt/bento"),
+    Bad(title="a mount over the root", spec=mount(mountPath="/"),
+        field=f"{_SERVING}.volumeMounts[0]", says="mountPath may be none of /, /tmp, /opt/bento"),
+    Bad(title="a mount at a relative path", spec=mount(mountPath="data"),
+        field=f"{_SERVING}.volumeMounts[0].mountPath", says="must match",
+        server_says="should match"),
+    Bad(title="a mount of no volume", spec=mount(name="date"), field=_SERVING,
+        says="volumeMounts must name one of volumes"),
+    Bad(title="a label of the operator's", field=_SERVING,
+        spec=serving(podLabels={"modelops.dev/deployment": "other"}),
+        says="podLabels may hold neither modelops.dev/..."),
+    Bad(title="an annotation of the operator's", field=_SERVING,
+        spec=serving(podAnnotations={"modelops.dev/revision": "other"}),
+        says="podAnnotations may hold neither modelops.dev/..."),
+    Bad(title="a pod template of text", spec=serving(podTemplate="spec: {}"),
+        field=f"{_SERVING}.podTemplate", says="must be an object with fields",
+        server_says="must be of type object"),
+    # --- maintenance
+    Bad(title="a window at 25 o'clock", spec=window(start="25:00"),
+        field=f"{_SERVING}.maintenanceWindow.start", says="must match",
+        server_says="should match"),
+    Bad(title="a window of a minute", spec=window(duration="1m"),
+        field=f"{_SERVING}.maintenanceWindow.duration",
+        says="must be a duration between 15m and 24h"),
+    Bad(title="a window on a holiday", spec=window(days=["Xmas"]),
+        field=f"{_SERVING}.maintenanceWindow.days[0]", says="must be one of 'Mon'",
+        server_says='supported values: "Mon"'),
     # --- runtime
     Bad(title="a runtime in lower case", spec=serving(runtime="fast"),
         field="spec.serving.runtime", says="must be one of 'Auto', 'Fast' or 'Pyfunc'",

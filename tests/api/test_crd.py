@@ -81,11 +81,15 @@ def test_no_number_is_a_float() -> None:
     assert all(schema.get("type") != "number" for _, schema in schemas())
 
 
-def test_every_list_of_objects_is_keyed() -> None:
+def test_every_list_is_keyed_or_replaced_whole() -> None:
     lists = {path: schema for path, schema in schemas() if schema.get("type") == "array"}
     assert lists
     for path, schema in lists.items():
-        assert schema["x-kubernetes-list-type"] in {"map", "set"}, path
+        if schema["x-kubernetes-list-type"] == "atomic":
+            # Argo CD would stay OutOfSync for ever.
+            assert not [inner for inner, found in _below("", schema) if "default" in found], path
+        else:
+            assert schema["x-kubernetes-list-type"] in {"map", "set"}, path
         for key in schema.get("x-kubernetes-list-map-keys", ()):
             assert key in schema["items"]["required"], path
 

@@ -26,6 +26,7 @@ NAMES = {
     Role.OUTLIER: "employment_outlier",
 }
 DEPLOYMENT = ChildRef("Deployment", "employment")
+AUTOSCALER = ChildRef("HorizontalPodAutoscaler", "employment")
 CHILDREN = {
     ChildRef(kind, "employment")
     for kind in ("Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount")
@@ -116,6 +117,10 @@ class Cluster:
     broken_versions: set[str] = field(default_factory=set)
     """Versions of the predictor whose pods crash."""
     events: list[Event] = field(default_factory=list)
+    replica_owners: set[str] = field(default_factory=set)
+    """Field managers that own the Deployment's number of replicas."""
+    lowest_replicas: int = 1000
+    """The fewest replicas that an apply of ours has left, since it was set."""
 
     # --- what the user does ----------------------------------------------------------------
 
@@ -181,6 +186,8 @@ class Cluster:
         writes: list[Callable[[], None]] = []
         if plan.image is not None:
             writes.append(lambda: self._create_image(plan.image))
+        if plan.handover is not None:
+            writes.append(lambda: self._hand_over(plan.handover))
         writes += [lambda child=child: self.apply(child) for child in plan.apply]  # type: ignore[misc]
         writes += [lambda ref=ref: self.children.pop(ref) for ref in plan.delete]  # type: ignore[misc]
         writes.append(lambda: self._write_status(plan))
@@ -203,6 +210,8 @@ class Cluster:
         ref = ChildRef(child["kind"], child["metadata"]["name"])
         old = self.children.get(ref)
         new = normalised(child)
+        if ref == DEPLOYMENT:
+            self._apply_replicas(old, new)
         new["metadata"] |= {"generation": 1, "uid": f"uid of {ref.kind}"}
         if old is not None:
             new["metadata"]["generation"] = old["metadata"]["generation"] + (
@@ -210,6 +219,34 @@ class Cluster:
             )
             new |= {"status": old["status"]} if "status" in old else {}
         self.children[ref] = new
+
+    def _apply_replicas(self, old: Mapping[str, Any] | None, new: dict[str, Any]) -> None:
+        """Do as the API server does: what nobody owns any more goes back to its default."""
+        before = 1 if old is None else old["spec"]["replicas"]
+        owners = self.replica_owners - {"us"} if old is not None else set()
+        if "replicas" in new["spec"]:
+            kept = owners if new["spec"]["replicas"] == before else set()
+            self.replica_owners = {"us"} | kept
+        else:
+            self.replica_owners = owners
+            new["spec"]["replicas"] = before if owners else 1
+        self.lowest_replicas = min(self.lowest_replicas, new["spec"]["replicas"])
+
+    def _hand_over(self, manifest: Any) -> None:
+        live = self.children[DEPLOYMENT]
+        if live["spec"]["replicas"] != manifest["spec"]["replicas"]:
+            live["spec"]["replicas"] = manifest["spec"]["replicas"]
+            live["metadata"]["generation"] += 1
+            self.replica_owners = set()
+        self.replica_owners.add("handover")
+
+    def autoscale(self, replicas: int) -> None:
+        """Do as a HorizontalPodAutoscaler does, where there is one."""
+        live = self.children.get(DEPLOYMENT)
+        if live is not None and AUTOSCALER in self.children and live["spec"]["replicas"] != 0:
+            live["spec"]["replicas"] = replicas
+            live["metadata"]["generation"] += 1
+            self.replica_owners = {"autoscaler"}
 
     # --- what the others do ----------------------------------------------------------------
 
@@ -362,7 +399,8 @@ def _prune(tree: Any) -> Any:
 
 def _default_deployment(live: dict[str, Any]) -> None:
     spec = live["spec"]["template"]["spec"]
-    spec |= {"dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default"}
+    usual = {"dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default"}
+    spec |= usual | spec
     spec["serviceAccount"] = spec["serviceAccountName"]
     container = spec["containers"][0]
     container |= {"terminationMessagePolicy": "File", "terminationMessagePath": "/dev/log"}

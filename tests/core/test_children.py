@@ -1,10 +1,10 @@
-import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from modelops_operator.core import children
-from modelops_operator.core.children import Owner, Settings
+from modelops_operator.core import children, pod_template
+from modelops_operator.core.owner import Owner
+from modelops_operator.core.pod_template import Settings
 from modelops_operator.core.release import Release
 
 from tests.core.simulation import normalised
@@ -16,8 +16,8 @@ RELEASE = Release(models=(), reference="registry/a@sha256:1", lock="", runtime="
 SETTINGS = Settings(resources={"limits": {"memory": "1Gi"}}, window=timedelta(seconds=90))
 
 
-def deployment(live: Any = None, settings: Settings = SETTINGS) -> dict[str, Any]:
-    pods = children.template(OWNER, RELEASE, settings, live)
+def deployment(settings: Settings = SETTINGS) -> dict[str, Any]:
+    pods = pod_template.generated(OWNER, RELEASE, settings)
     return dict(children.deployment(OWNER, RELEASE, pods, 2))
 
 
@@ -104,25 +104,10 @@ def test_without_resources_the_field_is_absent() -> None:
     assert "resources" not in manifest["spec"]["template"]["spec"]["containers"][0]
 
 
-def test_a_later_operator_keeps_the_pods_of_the_same_inputs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    live = normalised(deployment())
-    monkeypatch.setattr(children, "GRACE_SECONDS", 77)
-    assert deployment(live)["spec"]["template"] == deployment_template_of(live)
-    other = Settings(resources={}, window=timedelta(minutes=5))
-    template = deployment(live, other)["spec"]["template"]
-    assert template["spec"]["terminationGracePeriodSeconds"] == 77
-
-
-def deployment_template_of(live: dict[str, Any]) -> Any:
-    return json.loads(live["metadata"]["annotations"]["modelops.dev/template"])["pod"]
-
-
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"seal":"x","inputs":"y","pod":{}}', "1"])
 def test_a_damaged_memory_of_the_pods_is_not_believed(text: str) -> None:
     live = {"metadata": {"annotations": {"modelops.dev/template": text}}}
-    assert children.remembered_template(live) is None
+    assert pod_template.remembered_template(live) is None
 
 
 def test_an_edited_memory_of_the_pods_is_not_believed() -> None:
@@ -130,8 +115,7 @@ def test_an_edited_memory_of_the_pods_is_not_believed() -> None:
     annotations = live["metadata"]["annotations"]
     memory = annotations["modelops.dev/template"]
     annotations["modelops.dev/template"] = memory.replace("65532", "0")
-    assert children.remembered_template(live) is None
-    assert deployment(live) == deployment()
+    assert pod_template.remembered_template(live) is None
 
 
 @pytest.mark.parametrize(
@@ -152,5 +136,5 @@ def test_an_edited_memory_of_the_pods_is_not_believed() -> None:
 )
 def test_who_controls_an_object(owners: Any, ours: bool, predecessors: bool) -> None:  # noqa: FBT001 - a table
     live = {"metadata": {"ownerReferences": owners}}
-    assert children.is_ours(OWNER, live) is ours
-    assert children.is_predecessors(OWNER, live) is predecessors
+    assert OWNER.owns(live) is ours
+    assert OWNER.succeeds_owner_of(live) is predecessors

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from modelops_operator.core import children
-from modelops_operator.core.children import Owner, Settings
 from modelops_operator.core.differences import differs, digest, sealed
+from modelops_operator.core.owner import Owner
+from modelops_operator.core.pod_template import Settings, generated
 from modelops_operator.core.release import Release
 
 from tests.core.simulation import normalised
@@ -24,7 +25,7 @@ def wanted(**changes: Any) -> list[dict[str, Any]]:
     settings = Settings(
         resources=changes.get("resources", SETTINGS.resources), window=SETTINGS.window
     )
-    pods = children.template(OWNER, RELEASE, settings, None)
+    pods = generated(OWNER, RELEASE, settings)
     deployment = children.deployment(OWNER, RELEASE, pods, changes.get("replicas", 2))
     return [dict(child) for child in (*children.companions(OWNER), deployment)]
 

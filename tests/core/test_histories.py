@@ -56,7 +56,7 @@ def scale(replicas: int) -> Deed:
 
 def give_memory(amount: str) -> Deed:
     def change(spec: dict[str, Any]) -> None:
-        spec["serving"]["resources"] = {"limits": {"memory": amount}}
+        spec["serving"]["resources"] = {"limits": {"cpu": "1", "memory": amount}}
 
     return lambda cluster: cluster.edit(change)
 
@@ -80,6 +80,27 @@ def register_without_fast_form(cluster: Cluster) -> None:
     cluster.plain_versions.add("2")
 
 
+def autoscale(cluster: Cluster) -> None:
+    scaling = {"minReplicas": 2, "maxReplicas": 5}
+    resources = {"requests": {"cpu": "500m"}}
+    cluster.edit(lambda spec: spec["serving"].update(autoscaling=scaling, resources=resources))
+
+
+def scale_by_hand(cluster: Cluster) -> None:
+    cluster.edit(lambda spec: spec["serving"].pop("autoscaling", None))
+
+
+def load(replicas: int) -> Deed:
+    return lambda cluster: cluster.autoscale(replicas)
+
+
+def overlay(**spec: Any) -> Deed:
+    def change(serving: dict[str, Any]) -> None:
+        serving["podTemplate"] = {"spec": spec}
+
+    return lambda cluster: cluster.edit(lambda spec: change(spec["serving"]))
+
+
 def suspend(cluster: Cluster) -> None:
     cluster.edit(lambda spec: spec.update(suspend=True))
 
@@ -101,6 +122,10 @@ def damage_annotations(cluster: Cluster) -> None:
 
 def wish_rebuild(value: str) -> Deed:
     return lambda cluster: cluster.annotate("modelops.dev/rebuild", value)
+
+
+def wish_update(value: str) -> Deed:
+    return lambda cluster: cluster.annotate("modelops.dev/update", value)
 
 
 def upgrade_operator(cluster: Cluster) -> None:
@@ -154,6 +179,12 @@ DEEDS: tuple[Deed, ...] = (
     *(choose_runtime(runtime) for runtime in ("Auto", "Fast", "Pyfunc")),
     register_without_fast_form,
     pin("1"),
+    autoscale,
+    scale_by_hand,
+    load(4),
+    overlay(dnsPolicy="Default"),
+    overlay(hostNetwork=True),
+    wish_update("a"),
     suspend,
     *(delete_child(ref) for ref in sorted(CHILDREN)),
     edit_deployment,
@@ -342,7 +373,10 @@ def test_a_converged_object_without_trouble_serves_what_it_should(history: list[
     marks = cluster.conditions.keys() & {"Reconciling", "Stalled"}
     if marks or cluster.object["spec"].get("suspend"):
         return
-    live = cluster.children[DEPLOYMENT]
+    live, serving = cluster.children[DEPLOYMENT], cluster.object["spec"]["serving"]
     assert cluster.conditions["Ready"][0] == "True"
-    assert live["spec"]["replicas"] == cluster.object["spec"]["serving"]["replicas"]
+    if scaling := serving.get("autoscaling"):
+        assert 1 <= live["spec"]["replicas"] <= scaling["maxReplicas"]
+    else:
+        assert live["spec"]["replicas"] == serving["replicas"]
     assert live["status"].get("availableReplicas", 0) == live["spec"]["replicas"]

@@ -21,6 +21,8 @@ from modelops_operator.api.reasons import Reason
 
 _Body = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 FIELD_MANAGER: Final = "modelops-operator"
+SCALE_MANAGER: Final = "modelops-operator-scale"
+"""Owns the number of replicas from when we let go of it until an autoscaler changes it."""
 _CHUNK: Final = 500
 """Objects in one answer of a list."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
@@ -59,6 +61,7 @@ CHILDREN: Final = {
         Resource("v1", "ServiceAccount", "serviceaccounts"),
         Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
         Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+        Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     )
 }
 
@@ -155,7 +158,9 @@ class Cluster:
             raise
         return True
 
-    async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    async def apply(
+        self, resource: Resource, manifest: Mapping[str, Any], *, manager: str = FIELD_MANAGER
+    ) -> dict[str, Any]:
         """Apply a manifest on the server; fields that it had and has no more disappear.
 
         With a `metadata.uid`, it is refused (409, 422) where that very object is gone.
@@ -164,7 +169,7 @@ class Cluster:
         return await self._json(
             "PATCH",
             resource.path(metadata["namespace"], metadata["name"]),
-            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            query={"fieldManager": manager, "force": "true"},
             body=manifest,
             content="application/apply-patch+yaml",
         )

@@ -23,6 +23,8 @@ class ConditionType(StrEnum):
     OUTLIERS_DETECTED = "OutliersDetected"
     MONITORING_HEALTHY = "MonitoringHealthy"
     SERVICE_HEALTHY = "ServiceHealthy"
+    UPDATE_AVAILABLE = "UpdateAvailable"
+    """Absent where there is no update."""
     RECONCILING = "Reconciling"
     """kstatus: abnormal-true, absent when normal."""
     STALLED = "Stalled"

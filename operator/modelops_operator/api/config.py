@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Final, Self
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from modelops_operator.api.maintenance import MaintenanceWindow
 from modelops_operator.api.quantities import parse_quantity
 from modelops_operator.api.resources import validation_message
 from modelops_operator.api.schema import (
@@ -250,6 +251,22 @@ class MonitoringConfig(Fields):
         return self
 
 
+class PodSecurity(StrEnum):
+    """How far `spec.serving.podTemplate` may go."""
+
+    RESTRICTED = "Restricted"
+    """As far as the restricted pod security standard, with a read-only root."""
+    PRIVILEGED = "Privileged"
+    """As far as the API server lets it."""
+
+
+class PolicyConfig(Fields):
+    """What the platform's team allows the users of ModelDeployments."""
+
+    pod_security: PodSecurity = PodSecurity.RESTRICTED
+    """How far `spec.serving.podTemplate` may go."""
+
+
 class LeaderElectionConfig(Fields):
     """Which of several replicas acts."""
 
@@ -270,6 +287,8 @@ class ProcessConfig(Fields):
     """Objects worked on at the same time."""
     sweep_interval: Interval = timedelta(minutes=5)
     """How often everything is listed, to repair what the watches missed."""
+    maintenance_window: MaintenanceWindow | None = None
+    """When deployments without a window of their own take over what an upgrade brings."""
     leader_election: LeaderElectionConfig = LeaderElectionConfig()
     """Which of several replicas acts."""
     metrics_port: Port = 8080
@@ -293,6 +312,7 @@ class OperatorConfig(Fields):
     builder: BuilderConfig = BuilderConfig()
     verification: VerificationConfig = VerificationConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
+    policy: PolicyConfig = PolicyConfig()
     operator: ProcessConfig = ProcessConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 

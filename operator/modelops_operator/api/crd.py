@@ -196,7 +196,7 @@ def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> di
         result["properties"] = {
             name: _structural(field, definitions) for name, field in schema["properties"].items()
         }
-    elif schema.get("type") == "object":
+    elif "additionalProperties" in schema and schema.get("type") == "object":
         result["additionalProperties"] = _structural(schema["additionalProperties"], definitions)
     if "items" in schema:
         result["items"] = _structural(schema["items"], definitions)

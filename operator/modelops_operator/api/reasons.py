@@ -143,6 +143,11 @@ class Reason(StrEnum):
     CHILD_REFUSED = "ChildRefused"
     """The API server refuses a child for a reason that none of the others names."""
 
+    UPDATE_WAITING = "UpdateWaiting"
+    """This operator would make image or pods otherwise than those that run."""
+    POD_TEMPLATE_REFUSED = "PodTemplateRefused"
+    """spec.serving.podTemplate cannot be merged, or weakens the pods."""
+
     # ServiceHealthy.
     WITHIN_OBJECTIVES = "WithinObjectives"
     """Requests are answered as the objectives ask."""

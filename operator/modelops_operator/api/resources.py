@@ -31,6 +31,8 @@ from pydantic_core import CoreSchema, ErrorDetails
 
 from modelops_operator.api.conditions import ConditionType
 from modelops_operator.api.facts import Role
+from modelops_operator.api.maintenance import MaintenanceWindow
+from modelops_operator.api.pods import Autoscaling, PodSettings
 from modelops_operator.api.quantities import parse_quantity
 from modelops_operator.api.schema import (
     Boolean,
@@ -42,6 +44,7 @@ from modelops_operator.api.schema import (
     Quantity,
     Rule,
     Text,
+    keyed_by,
 )
 
 GROUP = "modelops.dev"
@@ -62,11 +65,6 @@ Short = Annotated[str, StringConstraints(max_length=255)]
 Reference = Annotated[str, StringConstraints(max_length=512)]
 Location = Annotated[str, StringConstraints(max_length=2048)]
 Figure = Annotated[str, StringConstraints(max_length=32)]
-
-
-def keyed_by(field: str) -> dict[str, Any]:
-    """Make a list a map by that field of its items, for server-side apply and GitOps tools."""
-    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [field]}
 
 
 class Metadata(Fields):
@@ -207,13 +205,47 @@ class Resources(Fields):
     """What each pod can have at most; a pod that needs more memory is killed."""
 
 
-class Serving(Fields):
+def _measurable(resource: str) -> Callable[["Serving"], bool]:
+    def holds(serving: "Serving") -> bool:
+        scaling, resources = serving.autoscaling, serving.resources
+        target = scaling and getattr(scaling, f"target_{resource}_utilization_percentage")
+        given = (resources.requests, resources.limits) if resources else ()
+        return not target or any(getattr(amounts, resource, None) for amounts in given)
+
+    return holds
+
+
+def _measurable_rule(resource: str, target: str) -> Rule:
+    requests, limits = (f"self.resources.{part}" for part in ("requests", "limits"))
+    return Rule(
+        cel=f"!has(self.autoscaling) || !has(self.autoscaling.{target}) || has(self.resources) && "
+        f"(has({requests}) && has({requests}.{resource}) || "
+        f"has({limits}) && has({limits}.{resource}))",
+        message=f"autoscaling by {resource} is measured in percent of "
+        f"resources.requests.{resource}; give that, too",
+        holds=_measurable(resource),
+    )
+
+
+class Serving(PodSettings):
     """How the models are served."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *PodSettings.rules,
+        _measurable_rule("cpu", "targetCPUUtilizationPercentage"),
+        _measurable_rule("memory", "targetMemoryUtilizationPercentage"),
+    )
+
     replicas: Annotated[Integer, Field(ge=0, le=1000)] = 1
-    """Number of pods, 1 if not given; `kubectl scale` and autoscalers change it."""
+    """Number of pods, 1 if not given; `kubectl scale` and autoscalers change it. Not looked at
+    where there is autoscaling."""
+    autoscaling: Autoscaling | None = None
+    """Let the number of pods follow their load, instead of replicas."""
     resources: Resources | None = None
     """Processor time and memory of each pod."""
+    maintenance_window: MaintenanceWindow | None = None
+    """When pods may be replaced because a new operator would make them otherwise; if not given, the
+    operator's configuration says. Until then UpdateAvailable tells of it."""
     runtime: ServingRuntime = ServingRuntime.AUTO
     """How the predictor is served. Fast: from its compiled form, in a lean image that runs no code
     of the model's; a model without one is refused. Pyfunc: through MLflow, in an image with all

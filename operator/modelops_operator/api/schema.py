@@ -38,6 +38,9 @@ from modelops_operator.api.quantities import (
 
 JsonSchema = dict[str, Any]
 
+ATOMIC: JsonSchema = {"x-kubernetes-list-type": "atomic"}
+"""A list that is replaced as a whole, as those are in Kubernetes whose items have no key."""
+
 _LONGEST_QUANTITY = 32
 
 
@@ -102,6 +105,11 @@ class Fields(BaseModel):
         """Give the plain tree of dicts, lists and scalars that the API speaks."""
         manifest: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return manifest
+
+
+def keyed_by(*fields: str) -> JsonSchema:
+    """Make a list a map by those fields of its items, for server-side apply and GitOps tools."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [*fields]}
 
 
 def refusal(message: str) -> PydanticCustomError:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from modelops_operator.api.conditions import Condition, ConditionType
 from modelops_operator.api.facts import Failure, Pod
 from modelops_operator.api.reasons import Reason
-from modelops_operator.core.children import REVISION_LABEL
 from modelops_operator.core.findings import Finding, Outlook, bounded, count
+from modelops_operator.core.pod_template import REVISION_LABEL
 from modelops_operator.core.pods import worst_trouble
 from modelops_operator.core.state import ChildRef, Manifest
 

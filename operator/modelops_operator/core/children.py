@@ -3,73 +3,28 @@
 All are called like the ModelDeployment and are its children: deleted with it, repaired when edited.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from modelops_operator.core.differences import digest, sealed
+from modelops_operator.api.pods import Autoscaling
+from modelops_operator.api.resources import Serving
+from modelops_operator.core.differences import sealed
+from modelops_operator.core.owner import Owner
+from modelops_operator.core.pod_template import PORT, TEMPLATE, Template
 from modelops_operator.core.release import RELEASE, Release
-from modelops_operator.core.state import ChildRef, Manifest
+from modelops_operator.core.state import Manifest
 
-TEMPLATE = "modelops.dev/template"
-"""Annotation of the Deployment: the pod template as it was generated, see `remembered_template`."""
-
-DEPLOYMENT_LABEL = "modelops.dev/deployment"
-REVISION_LABEL = "modelops.dev/revision"
-
-PORT = 3000
-USER = 65532
-GRACE_SECONDS = 30
-DRAIN_SECONDS = 5
-START_SECONDS = 120
 PROGRESS_SECONDS = 300
 
 KINDS = ("ServiceAccount", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
-"""What a ModelDeployment has, in the order in which it is created."""
+"""What every ModelDeployment has, in the order in which it is created."""
+AUTOSCALER = "HorizontalPodAutoscaler"
+SCALED_BY = "modelops.dev/scaled-by"
+"""Annotation of the Deployment: who owns the number of its replicas, if not we."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """The ModelDeployment that the children belong to."""
-
-    name: str
-    namespace: str
-    uid: str
-
-    @property
-    def selector(self) -> dict[str, str]:
-        """Labels that select the pods."""
-        return {DEPLOYMENT_LABEL: self.name}
-
-    def child(self, kind: str) -> ChildRef:
-        """Name the child of this kind."""
-        return ChildRef(kind, self.name)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What of the spec goes into the pods besides the release."""
-
-    resources: Mapping[str, Any]
-    """Requests and limits of the container, as Kubernetes knows them."""
-    window: timedelta
-    """The time over which the pods count before they write a line of telemetry."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Template:
-    """A generated pod template and the inputs that it was generated from."""
-
-    inputs: str
-    """Digest of release, settings and owner."""
-    pod: Manifest
-
-    def to_json(self) -> str:
-        """Write the annotation."""
-        content = {"inputs": self.inputs, "pod": self.pod}
-        return json.dumps({**content, "seal": digest(content)}, sort_keys=True)
+def kinds(serving: Serving) -> tuple[str, ...]:
+    """Name the kinds of children that the spec asks for."""
+    return KINDS if serving.autoscaling is None else (*KINDS, AUTOSCALER)
 
 
 def companions(owner: Owner) -> tuple[Manifest, ...]:
@@ -85,40 +40,19 @@ def companions(owner: Owner) -> tuple[Manifest, ...]:
     )
 
 
-def template(owner: Owner, release: Release, settings: Settings, live: Manifest | None) -> Template:
-    """Give the pod template: the remembered one as long as its inputs are the same.
+def deployment(owner: Owner, release: Release, pods: Template, replicas: int | None) -> Manifest:
+    """Give the Deployment that runs `release` in pods of the given template.
 
-    A later operator may generate another template from the same inputs. That must not restart the
-    pods: they take the new one with their next release.
+    `replicas` is None where an autoscaler owns their number.
     """
-    inputs = _inputs(owner, release, settings)
-    remembered = remembered_template(live)
-    if remembered is not None and remembered.inputs == inputs:
-        return remembered
-    return Template(inputs=inputs, pod=_pod_template(owner, release, settings))
-
-
-def remembered_template(live: Manifest | None) -> Template | None:
-    """Read the annotation of the live Deployment; None when it is missing, damaged or edited."""
-    text = (live or {}).get("metadata", {}).get("annotations", {}).get(TEMPLATE, "")
-    try:
-        data = json.loads(text)
-        seal = data.pop("seal")
-        found = Template(inputs=data["inputs"], pod=data["pod"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return found if digest(data) == seal else None
-
-
-def deployment(owner: Owner, release: Release, pods: Template, replicas: int) -> Manifest:
-    """Give the Deployment that runs `release` in pods of the given template."""
-    annotations = {RELEASE: release.to_json(), TEMPLATE: pods.to_json()}
+    autoscaled = {SCALED_BY: AUTOSCALER} if replicas is None else {}
+    annotations = {RELEASE: release.to_json(), TEMPLATE: pods.to_json(), **autoscaled}
     manifest = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(owner, annotations),
+        "metadata": owner.metadata(annotations),
         "spec": {
-            "replicas": replicas,
+            **({} if replicas is None else {"replicas": replicas}),
             "selector": {"matchLabels": owner.selector},
             # All new pods start at once, so that a rollout takes as long as one start, and no old
             # pod goes before its replacement answers. Where there is no room for all of them, they
@@ -135,59 +69,30 @@ def deployment(owner: Owner, release: Release, pods: Template, replicas: int) ->
     return sealed(manifest)
 
 
-def is_ours(owner: Owner, live: Manifest) -> bool:
-    """Whether the live object is controlled by this very ModelDeployment."""
-    return _controller(live).get("uid") == owner.uid
-
-
-def is_predecessors(owner: Owner, live: Manifest) -> bool:
-    """Whether it belongs to a deleted ModelDeployment of the same name: it is about to go."""
-    controller = _controller(live)
-    names = (controller.get("kind"), controller.get("name"))
-    return names == ("ModelDeployment", owner.name) and controller.get("uid") != owner.uid
-
-
-def _controller(live: Manifest) -> Mapping[str, Any]:
-    owners = live.get("metadata", {}).get("ownerReferences") or []
-    return next((reference for reference in owners if reference.get("controller")), {})
-
-
-def _inputs(owner: Owner, release: Release, settings: Settings) -> str:
-    return digest(
+def autoscaler(owner: Owner, scaling: Autoscaling) -> Manifest:
+    """Give the HorizontalPodAutoscaler of the Deployment."""
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": owner.name}
+    return sealed(
         {
-            "owner": [owner.namespace, owner.name],
-            "revision": release.revision,
-            "resources": settings.resources,
-            "window": settings.window.total_seconds(),
+            "apiVersion": "autoscaling/v2",
+            "kind": AUTOSCALER,
+            "metadata": owner.metadata(),
+            "spec": {"scaleTargetRef": target, **scaling.to_spec()},
         }
     )
 
 
-def _metadata(owner: Owner, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
-    return {
-        "name": owner.name,
-        "namespace": owner.namespace,
-        "labels": _labels(owner),
-        "annotations": dict(annotations or {}),
-        "ownerReferences": [
-            {
-                "apiVersion": "modelops.dev/v1alpha1",
-                "kind": "ModelDeployment",
-                "name": owner.name,
-                "uid": owner.uid,
-                "controller": True,
-                "blockOwnerDeletion": True,
-            }
-        ],
-    }
+def handover(live: Manifest, replicas: int) -> Manifest:
+    """Give what another field manager applies before we leave the number of replicas out.
 
-
-def _labels(owner: Owner) -> dict[str, str]:
+    An apply without a field that it alone owned removes it, and with it all pods but one.
+    """
+    names = {key: live["metadata"][key] for key in ("name", "namespace", "uid")}
     return {
-        "app.kubernetes.io/name": "model-server",
-        "app.kubernetes.io/instance": owner.name,
-        "app.kubernetes.io/managed-by": "modelops-operator",
-        **owner.selector,
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": names,
+        "spec": {"replicas": replicas},
     }
 
 
@@ -195,7 +100,7 @@ def _service_account(owner: Owner) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": _metadata(owner),
+        "metadata": owner.metadata(),
         "automountServiceAccountToken": False,
     }
 
@@ -210,7 +115,7 @@ def _network_policy(owner: Owner) -> dict[str, Any]:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": _metadata(owner),
+        "metadata": owner.metadata(),
         "spec": {
             "podSelector": {"matchLabels": owner.selector},
             "policyTypes": ["Ingress", "Egress"],
@@ -230,7 +135,7 @@ def _service(owner: Owner) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(owner),
+        "metadata": owner.metadata(),
         "spec": {"type": "ClusterIP", "selector": owner.selector, "ports": [port]},
     }
 
@@ -239,84 +144,11 @@ def _disruption_budget(owner: Owner) -> dict[str, Any]:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _metadata(owner),
+        "metadata": owner.metadata(),
         "spec": {
             "selector": {"matchLabels": owner.selector},
             "maxUnavailable": 1,
             # A pod that crashes anyway must not keep a node from being drained.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
-    }
-
-
-def _pod_template(owner: Owner, release: Release, settings: Settings) -> dict[str, Any]:
-    return {
-        "metadata": {"labels": {**_labels(owner), REVISION_LABEL: release.revision}},
-        "spec": {
-            "serviceAccountName": owner.name,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            # Time for the drain, for the requests still in work and for the last line of telemetry.
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "topologySpreadConstraints": [
-                {
-                    "maxSkew": 1,
-                    "topologyKey": "kubernetes.io/hostname",
-                    "whenUnsatisfiable": "ScheduleAnyway",
-                    "labelSelector": {"matchLabels": owner.selector},
-                    # Old pods, about to go, must not push new ones onto one node.
-                    "matchLabelKeys": ["pod-template-hash"],
-                }
-            ],
-            "containers": [_container(owner, release, settings)],
-            "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
-        },
-    }
-
-
-def _container(owner: Owner, release: Release, settings: Settings) -> dict[str, Any]:
-    return {
-        "name": "server",
-        "image": release.reference,
-        "imagePullPolicy": "IfNotPresent",
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "env": _environment(owner, release, settings),
-        **({"resources": settings.resources} if settings.resources else {}),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        # The start-up probe asks every second, so that a pod serves the moment it can.
-        "startupProbe": _probe("/readyz", period=1, timeout=2, failures=START_SECONDS),
-        "readinessProbe": _probe("/readyz", period=2, timeout=2, failures=3),
-        "livenessProbe": _probe("/livez", period=10, timeout=5, failures=6),
-        # The pod goes on answering while its address disappears from the Service's endpoints.
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a volume of its own
-    }
-
-
-def _environment(owner: Owner, release: Release, settings: Settings) -> list[dict[str, Any]]:
-    pod_name = {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}
-    return [
-        {"name": "MODELOPS_DEPLOYMENT", "value": f"{owner.namespace}/{owner.name}"},
-        {"name": "MODELOPS_REVISION", "value": release.revision},
-        {"name": "MODELOPS_WINDOW_SECONDS", "value": str(int(settings.window.total_seconds()))},
-        {"name": "MODELOPS_POD", "valueFrom": pod_name},
-    ]
-
-
-def _probe(path: str, *, period: int, timeout: int, failures: int) -> dict[str, Any]:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": timeout,
-        "failureThreshold": failures,
     }

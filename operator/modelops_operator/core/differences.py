@@ -8,7 +8,7 @@ API server returns with defaults added, quantities rewritten and list items of o
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modelops_operator.api.quantities import parse_quantity
@@ -18,9 +18,16 @@ MANIFEST_HASH = "modelops.dev/manifest-hash"
 
 MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "containers": ("name",),
+    "initContainers": ("name",),
+    "ephemeralContainers": ("name",),
     "env": ("name",),
     "volumes": ("name",),
     "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "imagePullSecrets": ("name",),
+    "hostAliases": ("ip",),
+    "schedulingGates": ("name",),
+    "resourceClaims": ("name",),
     "ownerReferences": ("uid",),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
@@ -28,6 +35,9 @@ MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
 
 QUANTITY_FIELDS = frozenset({"requests", "limits"})
 """Maps whose values are quantities."""
+
+MEANINGFUL_ZEROS = frozenset({"automountServiceAccountToken", "enableServiceLinks", "replicas"})
+"""Fields beside the security contexts' that mean something else when they are absent."""
 
 
 def sealed(manifest: Manifest) -> dict[str, Any]:
@@ -51,6 +61,34 @@ def differs(desired: Manifest, live: Manifest) -> bool:
     return not _contains(live, desired, ())
 
 
+def changed_paths(before: Manifest, after: Manifest) -> tuple[str, ...]:
+    """Name the fields that differ, such as `spec.containers[server].image`."""
+    return tuple(_changed(before, after, ()))
+
+
+def _changed(before: Any, after: Any, path: tuple[str, ...]) -> Iterator[str]:
+    if before == after:
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in {**before, **after}:
+            yield from _changed(before.get(key), after.get(key), (*path, key))
+    elif isinstance(before, Sequence) and isinstance(after, Sequence) and _named(before, after):
+        former, present = ({item["name"]: item for item in items} for items in (before, after))
+        for name in {**former, **present}:
+            yield from _changed(former.get(name), present.get(name), (*path, f"[{name}]"))
+    else:
+        yield place(path)
+
+
+def place(path: Sequence[str]) -> str:
+    """Write a path as people do: `spec.containers[server].image`."""
+    return ".".join(path).replace(".[", "[")
+
+
+def _named(*lists: Sequence[Any]) -> bool:
+    return all(isinstance(item, Mapping) and "name" in item for items in lists for item in items)
+
+
 def _contains(live: object, desired: object, path: tuple[str, ...]) -> bool:
     if isinstance(desired, Mapping):
         if not desired and live is None:
@@ -66,17 +104,20 @@ def _contains(live: object, desired: object, path: tuple[str, ...]) -> bool:
 
 
 def _contains_items(live: Sequence[Any], desired: Sequence[Any], path: tuple[str, ...]) -> bool:
-    keys = _merge_keys(desired, path)
+    keys = merge_keys(desired, path)
     if not keys:
         return len(live) == len(desired) and all(
             _contains(*pair, path) for pair in zip(live, desired, strict=True)
         )
-    found = {_identity(item, keys): item for item in live if isinstance(item, Mapping)}
-    return all(_contains(found.get(_identity(item, keys)), item, path) for item in desired)
+    found = {identity(item, keys): item for item in live if isinstance(item, Mapping)}
+    return all(_contains(found.get(identity(item, keys)), item, path) for item in desired)
 
 
-def _merge_keys(desired: Sequence[Any], path: tuple[str, ...]) -> tuple[str, ...]:
-    """`ports` are keyed differently in a container and in a Service, and not at all elsewhere."""
+def merge_keys(desired: Sequence[Any], path: tuple[str, ...]) -> tuple[str, ...]:
+    """Tell what identifies the items of the list at `path`; nothing where it is replaced whole.
+
+    `ports` are keyed differently in a container and in a Service, and not at all elsewhere.
+    """
     field = path[-1]
     if field == "ports" and all("containerPort" in port for port in desired):
         return ("containerPort", "protocol")
@@ -85,7 +126,8 @@ def _merge_keys(desired: Sequence[Any], path: tuple[str, ...]) -> tuple[str, ...
     return MERGE_KEYS.get(field, ())
 
 
-def _identity(item: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Any, ...]:
+def identity(item: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Any, ...]:
+    """Give what identifies an item of a list."""
     return tuple(item.get(key, "TCP" if key == "protocol" else None) for key in keys)
 
 
@@ -93,10 +135,18 @@ def _same_scalar(live: object, desired: object, path: tuple[str, ...]) -> bool:
     if live == desired:
         return isinstance(live, bool) == isinstance(desired, bool)
     if live is None or desired is None:
-        return False
+        return desired in ("", 0) and _may_be_absent(path)
     if QUANTITY_FIELDS.intersection(path[-2:-1]) or path[-1] == "sizeLimit":
         return _same_quantity(str(live), str(desired))
     return False
+
+
+def _may_be_absent(path: tuple[str, ...]) -> bool:
+    """Tell whether the API server may drop the field where it is false, 0 or empty.
+
+    What it keeps instead is as good as absent, but for fields whose absence means something else.
+    """
+    return "securityContext" not in path and path[-1] not in MEANINGFUL_ZEROS
 
 
 def _same_quantity(live: str, desired: str) -> bool:

@@ -30,6 +30,7 @@ from modelops_operator.core.scene import Scene
 from modelops_operator.core.state import Manifest, Observed, Plan
 from modelops_operator.core.status import Account, write_status
 from modelops_operator.core.target import choose_target
+from modelops_operator.core.updates import Renewal, image_updates
 from modelops_operator.core.verification import verified
 from modelops_operator.core.wishes import granted_wishes
 
@@ -53,16 +54,23 @@ def reconcile(
     # Which versions of the models are wanted?
     resolution = resolve(_inquiry(scene, desired.spec, config, now))
     # Which image serves them, and is it there? Until then, what runs is what is to run.
-    chosen = choose_target(scene, desired, resolution, config)
+    renewal = Renewal.of(scene, desired, config, now)
+    chosen = choose_target(scene, desired, resolution, config, renew=renewal.due)
     # Is it signed? Without a signature that is asked for, it does not replace what runs.
     verdict = verified(scene, desired.spec, chosen, config)
     target = verdict.target
     # Which children are not as they should be?
-    changes = plan_changes(scene, desired.spec, target)
+    changes = plan_changes(scene, desired.spec, target, config, renew=renewal.due)
     # Do the pods serve what they should?
     available = availability(_deployed(scene, changes))
+    # What would a newer operator do otherwise?
+    waiting = (*image_updates(scene, config), *changes.waiting)
+    update = renewal.finding(waiting)
     # What does all this mean?
-    findings = (resolution.finding, target.finding, *verdict.findings, available)
+    findings = (
+        *(resolution.finding, target.finding, *verdict.findings, available),
+        *(() if update is None else (update,)),
+    )
     account = Account(
         conditions=(
             *overall(findings, _serving(scene, changes)),
@@ -70,12 +78,13 @@ def reconcile(
         ),
         roles=desired.spec.models.by_role().keys(),
         models=_told_models(scene, desired.spec, resolution),
-        handled=granted_wishes(scene, desired),
+        handled=granted_wishes(scene, desired, updated=not waiting and not changes.apply),
     )
     status = write_status(scene, account, now)
     return Plan(
         verify=verdict.ask,
         image=target.create,
+        handover=changes.handover,
         apply=changes.apply,
         delete=changes.delete,
         status=status,
@@ -166,15 +175,16 @@ def _waited(scene: Scene, settle: timedelta, now: datetime) -> timedelta | None:
 
 
 def _deployed(scene: Scene, changes: Changes) -> Deployed:
-    failures = scene.observed.write_failures
+    failures, pods = scene.observed.write_failures, scene.owner.child("Deployment")
+    refusals = {ref: failures[ref] for ref in changes.applied if ref in failures}
     return Deployed(
         rollout=scene.rollout,
         exists=scene.deployment is not None,
-        applying=scene.owner.child("Deployment") in changes.applied,
+        applying=pods in changes.applied,
         pods=scene.observed.pods,
         collisions=changes.collisions,
         leaving=changes.leaving,
-        refusals={ref: failures[ref] for ref in changes.applied if ref in failures},
+        refusals=refusals | ({pods: changes.objection} if changes.objection else {}),
     )
 
 

@@ -6,10 +6,9 @@ from typing import Any, Self
 
 from modelops_operator.api.conditions import ConditionType
 from modelops_operator.api.resources import ModelDeployment, ModelDeploymentSpec
-from modelops_operator.core import children
 from modelops_operator.core.availability import Rollout
-from modelops_operator.core.children import Owner
-from modelops_operator.core.release import Release, running_release
+from modelops_operator.core.owner import Owner
+from modelops_operator.core.release import RELEASE, Release, running_release
 from modelops_operator.core.resolution import serves_references
 from modelops_operator.core.state import Manifest, Observed
 
@@ -44,7 +43,7 @@ class Scene:
     @classmethod
     def _of(cls, owner: Owner, generation: int, previous: Manifest, observed: Observed) -> Self:
         live = observed.children.get(owner.child("Deployment"))
-        ours = live if live is not None and children.is_ours(owner, live) else None
+        ours = live if live is not None and owner.owns(live) else None
         return cls(
             owner=owner,
             generation=generation,
@@ -58,6 +57,14 @@ class Scene:
     def rollout(self) -> Rollout:
         """How far the live Deployment is."""
         return Rollout.of(self.deployment)
+
+    @property
+    def deployed(self) -> Release | None:
+        """What the live Deployment itself says that it runs."""
+        if self.deployment is None:
+            return None
+        annotations = self.deployment["metadata"].get("annotations") or {}
+        return Release.from_json(annotations.get(RELEASE, ""))
 
     @property
     def handled(self) -> Mapping[str, str]:

@@ -67,6 +67,8 @@ class Plan:
     """Images whose signature is to be looked for."""
     image: Manifest | None = None
     """A ModelImage to create, where it does not exist."""
+    handover: Manifest | None = None
+    """The Deployment's number of replicas, for a field manager other than ours to apply."""
     apply: tuple[Manifest, ...] = ()
     """Children that differ from what they should be, for server-side apply."""
     delete: tuple[ChildRef, ...] = ()

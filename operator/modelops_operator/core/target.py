@@ -14,10 +14,11 @@ from modelops_operator.core.image import (
     waiting_for_models,
     wanted_image,
 )
-from modelops_operator.core.release import Release, built_reference
+from modelops_operator.core.release import Release
 from modelops_operator.core.resolution import Resolution, released_models
 from modelops_operator.core.scene import Scene
 from modelops_operator.core.state import Manifest
+from modelops_operator.core.updates import has_other_base, image_updates
 from modelops_operator.core.wishes import pending_rebuild
 
 
@@ -36,16 +37,26 @@ class Target:
 
 
 def choose_target(
-    scene: Scene, desired: ModelDeployment, resolution: Resolution, config: OperatorConfig
+    scene: Scene,
+    desired: ModelDeployment,
+    resolution: Resolution,
+    config: OperatorConfig,
+    *,
+    renew: bool = False,
 ) -> Target:
-    """Choose between what runs and what is wanted, and ask for the image that is missing."""
+    """Choose between what runs and what is wanted, and ask for the image that is missing.
+
+    `renew` replaces an image that would be built otherwise by now.
+    """
     if resolution.versions is None:
         if scene.running is not None and scene.serves(desired.spec):
             return Target(finding=running_image(scene.running), release=scene.running)
         return _meanwhile(scene, desired.spec, waiting_for_models())
     models = released_models(desired.spec.models.by_role(), resolution.versions)
     profile, rebuild = desired.spec.serving.runtime, pending_rebuild(scene, desired)
-    settled = rebuild is None and not _rebased(scene, config)
+    rebased = config.builder.rebase is Rebase.AUTOMATIC and has_other_base(scene, config)
+    outdated = rebased or (renew and bool(image_updates(scene, config)))
+    settled = rebuild is None and not outdated
     if scene.running is not None and settled and scene.running.serves(models, profile):
         # An upgrade of the operator must restart nothing: runtime and base image stay, too.
         release = replace(scene.running, models=models)
@@ -60,19 +71,6 @@ def choose_target(
     if new is not None:
         return Target(finding=finding, release=new)
     return replace(_meanwhile(scene, desired.spec, finding), create=image if live is None else None)
-
-
-def _rebased(scene: Scene, config: OperatorConfig) -> bool:
-    """Tell whether what runs is to get another base image, without anybody asking for it."""
-    if scene.running is None or config.builder.rebase is not Rebase.AUTOMATIC:
-        return False
-    python = config.builder.python
-    bases = [
-        image["spec"]["base"]
-        for image in scene.observed.images.values()
-        if built_reference(image) == scene.running.reference and image["spec"]["python"] == python
-    ]
-    return bool(bases) and config.builder.bases.get(python) not in bases
 
 
 def _meanwhile(scene: Scene, spec: ModelDeploymentSpec, finding: Finding) -> Target:

@@ -10,7 +10,6 @@ from modelops_operator.api.facts import Failure, Signed
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ModelDeploymentSpec
 from modelops_operator.core.findings import Finding, Outlook, bounded
-from modelops_operator.core.release import RELEASE, Release
 from modelops_operator.core.scene import Scene
 from modelops_operator.core.target import Target
 
@@ -43,19 +42,12 @@ def verified(
     answer = scene.observed.signatures.get(reference)
     if isinstance(answer, Signed):
         return Verified(target=target, findings=(_signed(reference, answer),))
-    deployed = _deployed(scene)
+    deployed = scene.deployed  # What the status alone says is to be proved first.
     if deployed is not None and deployed.reference == reference:
         finding = _remembered(scene, reference, answer) or _running(reference, answer)
         return Verified(target=target, findings=(finding,), ask=(reference,))
     held = replace(target, release=deployed, frozen=not scene.serves(spec))
     return Verified(target=held, findings=(_held(reference, answer),), ask=(reference,))
-
-
-def _deployed(scene: Scene) -> Release | None:
-    """Read what the live Deployment runs: what the status alone says is to be proved first."""
-    if scene.deployment is None:
-        return None
-    return Release.from_json(scene.deployment["metadata"].get("annotations", {}).get(RELEASE, ""))
 
 
 def _waiting() -> Finding:

@@ -14,7 +14,8 @@ from modelops_operator.adapters.kubernetes import MODEL_DEPLOYMENTS, MODEL_IMAGE
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.resources import ModelDeployment
-from modelops_operator.core.children import Owner
+from modelops_operator.core import children
+from modelops_operator.core.owner import Owner
 from modelops_operator.core.reconcile import invalid, reconcile
 from modelops_operator.core.state import ChildRef, Health, Plan
 from modelops_operator.core.wishes import PREFIX, REBUILD, RECONCILE, WISH_LENGTH
@@ -154,7 +155,8 @@ class Controller:
             return invalid(live["metadata"], live.get("status") or {}, error, observed, now=now)
         references = desired.spec.models.by_role()
         models = await self.follower.resolve(references, fresh=is_edited(live))
-        observed = await self.gatherer.observe(key, models, memory)
+        kinds = children.kinds(desired.spec.serving)
+        observed = await self.gatherer.observe(key, models, memory, kinds=kinds)
         return reconcile(desired, observed, now=now, config=self.config)
 
     async def _confess(self, key: Key, error: Exception) -> None:
@@ -240,7 +242,7 @@ def _achieved(plan: Plan, refused: Collection[ChildRef]) -> bool:
     """Tell whether anything was written but the status."""
     applied = {ChildRef(one["kind"], one["metadata"]["name"]) for one in plan.apply}
     asked = plan.image is not None and not any(ref.kind == MODEL_IMAGES.kind for ref in refused)
-    return asked or bool((applied | set(plan.delete)) - set(refused))
+    return asked or plan.handover is not None or bool((applied | set(plan.delete)) - set(refused))
 
 
 def _log_decision(

@@ -12,12 +12,13 @@ from modelops_operator.adapters.kubernetes import (
     EVENTS,
     MODEL_DEPLOYMENTS,
     MODEL_IMAGES,
+    SCALE_MANAGER,
     ApiError,
     Cluster,
 )
 from modelops_operator.api.conditions import timestamp
 from modelops_operator.api.facts import Failure
-from modelops_operator.core.children import Owner, is_ours
+from modelops_operator.core.owner import Owner
 from modelops_operator.core.state import ChildRef, Event, Manifest, Plan
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.leader import Leadership
@@ -61,8 +62,11 @@ class Executor:
         refused: dict[ChildRef, Failure] = {}
         if plan.image is not None:
             await _guarded(_ref(plan.image), self._create_image(plan.image), refused)
+        if plan.handover is not None:
+            await _guarded(_ref(plan.handover), self._hand_over(plan.handover), refused)
         for manifest in plan.apply:
-            await _guarded(_ref(manifest), self._apply(manifest), refused)
+            if _ref(manifest) not in refused:
+                await _guarded(_ref(manifest), self._apply(manifest), refused)
         for ref in plan.delete:
             await _guarded(ref, self._delete(ref, owner), refused)
         return refused
@@ -104,6 +108,11 @@ class Executor:
             if live is not None:
                 self._cache.put(live)
 
+    async def _hand_over(self, manifest: Manifest) -> None:
+        await self._allowed(manifest["kind"], "apply")
+        resource = CHILDREN[manifest["kind"]]
+        self._cache.put(await self._cluster.apply(resource, manifest, manager=SCALE_MANAGER))
+
     async def _apply(self, manifest: Manifest) -> None:
         await self._allowed(manifest["kind"], "apply")
         resource, metadata = CHILDREN[manifest["kind"]], manifest["metadata"]
@@ -128,7 +137,7 @@ class Executor:
         await self._allowed(ref.kind, "delete")
         resource = CHILDREN[ref.kind]
         live = await self._cluster.get(resource, owner.namespace, ref.name)
-        if live is not None and is_ours(owner, live):
+        if live is not None and owner.owns(live):
             await self._cluster.delete(resource, live)
 
     async def _allowed(self, kind: str, verb: str) -> None:

@@ -1,20 +1,20 @@
 """Gathers everything known about one ModelDeployment into one frozen `Observed`."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from modelops_operator.adapters.kubernetes import CHILDREN, ApiError, Cluster
 from modelops_operator.api.facts import Failure, ModelVersion, Pod, Role, Signed
+from modelops_operator.core.children import KINDS
+from modelops_operator.core.pod_template import CONTAINER, REVISION_LABEL
 from modelops_operator.core.state import ChildRef, Health, Manifest, Observed
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.queue import Key
 
-CONTAINER: Final = "server"
 _LOG_LINES: Final = 8
-_REVISION: Final = "modelops.dev/revision"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +41,18 @@ class Gatherer:
         """Last words by deployment, pod uid and number of restarts."""
 
     async def observe(
-        self, key: Key, models: Mapping[Role, ModelVersion | Failure], memory: Memory
+        self,
+        key: Key,
+        models: Mapping[Role, ModelVersion | Failure],
+        memory: Memory,
+        *,
+        kinds: Collection[str] = KINDS,
     ) -> Observed:
-        """Gather. Raises ApiError when the API server does not tell what is needed."""
-        others = await self._others(key)
+        """Gather. `kinds` are those of the children that there should be.
+
+        Raises ApiError when the API server does not tell what is needed.
+        """
+        others = await self._others(key, kinds)
         tails = await self._read_tails(key)
         # From here on nothing else runs, so that all of it is from one moment.
         known = {kind: self._cache.get(kind, key) or others.get(kind) for kind in CHILDREN}
@@ -64,9 +72,9 @@ class Gatherer:
         """Drop what is remembered of an object that is gone."""
         self._tails.pop(key, None)
 
-    async def _others(self, key: Key) -> Mapping[str, Manifest]:
+    async def _others(self, key: Key, kinds: Collection[str]) -> Mapping[str, Manifest]:
         """Give what stands where a child is not known: watches show only what carries our label."""
-        missing = [kind for kind in CHILDREN if self._cache.get(kind, key) is None]
+        missing = [kind for kind in kinds if self._cache.get(kind, key) is None]
         found = await asyncio.gather(*(self._cluster.get(CHILDREN[kind], *key) for kind in missing))
         return {kind: live for kind, live in zip(missing, found, strict=True) if live is not None}
 
@@ -105,7 +113,7 @@ def _pod(live: Manifest, tails: Mapping[tuple[str, int], str]) -> Pod:
     ended = _ended(container)
     return Pod(
         name=metadata["name"],
-        revision=metadata.get("labels", {}).get(_REVISION, ""),
+        revision=metadata.get("labels", {}).get(REVISION_LABEL, ""),
         ready=_is_ready(status),
         phase=status.get("phase", "Unknown"),
         created=datetime.fromisoformat(metadata["creationTimestamp"]),

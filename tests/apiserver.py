@@ -175,6 +175,15 @@ class Kubectl:
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
+    def follow(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start kubectl, such as to watch; whoever does must end it."""
+        return subprocess.Popen(
+            [self._program, *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+        )
+
     def attempt(
         self, *arguments: str, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:

@@ -8,10 +8,13 @@ import pytest
 from modelops_operator.api.config import (
     ConfigError,
     MonitoringBackend,
+    PodSecurity,
+    PolicyConfig,
     VerificationMode,
     configured_path,
     load,
 )
+from modelops_operator.api.maintenance import Day
 
 pytestmark = pytest.mark.unit
 
@@ -59,8 +62,12 @@ operator:
   workers: 2
   sweepInterval: 1m
   leaderElection: {{enabled: false, leaseName: other}}
+  maintenanceWindow: {{days: [Sat], start: "02:30", duration: 2h, timeZone: Europe/Berlin}}
   metricsPort: 9090
   healthPort: 9091
+policy:
+  models: [{{namespaces: [staging], models: ["employment*"]}}]
+  podSecurity: Privileged
 runtime: {{version: "0.2.0"}}
 """
 
@@ -94,6 +101,10 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert config.operator.namespaces == ("staging",)
     assert config.operator.leader_election.lease_name == "other"
     assert config.runtime.version == "0.2.0"
+    assert config.policy.allows("staging", "employment_drift")
+    assert config.policy.pod_security is PodSecurity.PRIVILEGED
+    assert config.operator.maintenance_window is not None
+    assert config.operator.maintenance_window.days == (Day.SAT,)
     assert config.monitoring.backend is MonitoringBackend.LOG_ANALYTICS
     assert config.monitoring.log_analytics.resource_id == CLUSTER
     assert config.monitoring.log_analytics.lag == timedelta(minutes=3)
@@ -134,6 +145,8 @@ def test_everything_is_read(tmp_path: Path) -> None:
         ),
         (LEAST.replace('"registry:5000"', '"r", auth: Azure'), "registry.auth: must be one of"),
         (LEAST + 'builder: {bases: {"3.11": "r/base:3.11"}}', "builder.bases.3.11: must match"),
+        (LEAST + "policy: {models: [{namespaces: [a]}]}", "policy.models[0].models: is required"),
+        (LEAST + "policy: {podSecurity: None}", "podSecurity: must be one of 'Restricted'"),
         (LEAST + "builder: {python: 3.11}", "builder.python: must be text; put it in quotes"),
     ],
 )
@@ -142,6 +155,36 @@ def test_mistakes_are_told(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)) as refusal:
         load(path)
     assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "model", "allowed"),
+    [
+        ("staging", "employment", True),
+        ("staging", "employment_drift", True),
+        ("staging", "unemployment", False),
+        ("production", "employment", False),
+        ("team-a", "main.census.x", True),
+        ("team-a", "mainXcensus.x", False),
+        ("team-a", "employment", False),
+        ("team", "main.census.x", False),
+    ],
+)
+def test_the_policy_says_which_namespaces_may_deploy_which_models(
+    namespace: str,
+    model: str,
+    allowed: bool,  # noqa: FBT001 - a table
+) -> None:
+    policy = PolicyConfig.model_validate(
+        {
+            "models": [
+                {"namespaces": ["staging"], "models": ["employment*"]},
+                {"namespaces": ["team-*"], "models": ["main.census.*"]},
+            ]
+        }
+    )
+    assert policy.allows(namespace, model) is allowed
+    assert PolicyConfig().allows(namespace, model)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

@@ -42,7 +42,12 @@ EVERYTHING: dict[str, Any] = {
         "dockerConfigSecret": "reading",
     },
     "monitoring": {"backend": "LogAnalytics", "logAnalytics": {"workspaceId": GUID, "lag": "3m"}},
+    "policy": {
+        "models": [{"namespaces": ["census-*"], "models": ["employment*"]}],
+        "podSecurity": "Privileged",
+    },
     "operator": {
+        "maintenanceWindow": {"days": ["Sun"], "start": "02:30", "duration": "2h"},
         "workloadIdentity": {"clientId": GUID, "tenantId": GUID},
         "image": {"repository": "acme.azurecr.io/operator", "digest": DIGEST},
         "replicas": 2,

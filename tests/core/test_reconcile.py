@@ -103,6 +103,31 @@ def test_a_new_object_is_waited_for_at_every_step() -> None:
     assert seen[-1] == ("False", "RollingOut")
 
 
+def test_a_model_that_the_policy_denies_is_not_deployed_and_nothing_is_told_of_it() -> None:
+    allowed = [{"namespaces": ["staging"], "models": ["employment", "employment_d*"]}]
+    cluster = Cluster(config=configuration(policy={"models": allowed}))
+    cluster.registry[Role.OUTLIER] = MISSING
+    cluster.converge()
+    assert cluster.conditions["Stalled"] == ("True", "PolicyDenied")
+    told = message(cluster.status, "Stalled")
+    assert "may not deploy the model 'employment_outlier'" in told
+    assert "it may: employment, employment_d*" in told
+    assert cluster.images == {}
+
+
+def test_what_runs_goes_on_when_the_policy_changes() -> None:
+    cluster = Cluster()
+    cluster.converge()
+    before = copy.deepcopy(cluster.children[DEPLOYMENT])
+    denying = [{"namespaces": ["other"], "models": ["*"]}]
+    cluster.config = configuration(policy={"models": denying})
+    cluster.registry = {role: version(role, "2") for role in Role}
+    cluster.converge()
+    assert cluster.conditions["Stalled"] == ("True", "PolicyDenied")
+    assert cluster.conditions["Ready"] == ("True", "Serving")
+    assert cluster.children[DEPLOYMENT] == before
+
+
 def test_the_companions_are_created_while_the_image_is_built() -> None:
     plan = Cluster().reconcile()
     assert plan.image is not None

@@ -18,6 +18,7 @@ from tests.core.simulation import NAMES, version
 pytestmark = pytest.mark.unit
 
 MISSING = Failure(reason="AliasNotFound", message="employment has no alias x", permanent=True)
+DENIED = Failure(reason="PolicyDenied", message="staging may not deploy it", permanent=True)
 SILENT = Failure(reason="ModelRegistryUnreachable", message="timed out", permanent=False)
 
 ALIASES = {role: ModelRef(name=NAMES[role], alias="candidate") for role in Role}
@@ -30,6 +31,7 @@ def inquire(**changes: Any) -> Inquiry:
     given: dict[str, Any] = {
         "references": ALIASES,
         "found": FOUND,
+        "denied": {},
         "settled": False,
         "waited": None,
         "settle": timedelta(seconds=10),
@@ -40,6 +42,13 @@ def inquire(**changes: Any) -> Inquiry:
 @pytest.mark.parametrize(
     ("changes", "status", "reason", "outlook"),
     [
+        pytest.param(
+            {"denied": {Role.DRIFT: DENIED}, "found": {**FOUND, Role.PREDICTOR: MISSING}},
+            "False",
+            "PolicyDenied",
+            Outlook.STUCK,
+            id="the policy denies a model",
+        ),
         pytest.param({}, "True", "Resolved", Outlook.SETTLED, id="resolved"),
         pytest.param({"found": {}}, "Unknown", "Resolving", Outlook.UNDERWAY, id="not asked yet"),
         pytest.param(

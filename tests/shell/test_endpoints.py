@@ -29,7 +29,7 @@ def test_what_they_answer() -> None:
         nonlocal ready, waited
         health, metrics = free_port(), free_port()
         async with endpoints(
-            health_port=health, metrics_port=metrics, ready=lambda: ready, waited=lambda: waited
+            health_port=health, metrics_port=metrics, ready=lambda: ready, stuck=lambda: waited
         ):
             assert (await asyncio.to_thread(get, health, "/readyz"))[0] == 503
             ready = True

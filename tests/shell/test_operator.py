@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from modelops_operator.shell.leader import LEASE_SECONDS
 
+from tests.api.objects import POD_SETTINGS
 from tests.apiserver import Kubectl
 from tests.shell.operating import (
     CHILDREN,
@@ -143,6 +145,72 @@ def test_an_object_of_somebody_else_is_neither_touched_nor_adopted(world: World)
     eventually(lambda: world.reason("employment", "Stalled") == "NameCollision")
     assert world.get("service", "employment") == theirs
     assert children(world, "employment") == {"Service"}
+
+
+def test_every_setting_reaches_the_pods_and_disappears_again(
+    world: World, operator: Process
+) -> None:
+    """R6, R7 and R8 with a real server-side apply."""
+    world.serve("employment")
+    before = world.live("deployment", "employment")["spec"]["template"]
+    world.deployment("employment", serving=POD_SETTINGS)
+    eventually(lambda: "nodeSelector" in pod_spec(world))
+    spec, template = pod_spec(world), world.live("deployment", "employment")["spec"]["template"]
+    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert spec[name] == POD_SETTINGS[name]
+    assert spec["serviceAccountName"] == POD_SETTINGS["serviceAccountName"]
+    assert spec["dnsPolicy"] == "Default"
+    (server,) = spec["containers"]
+    variables = [one for one in server["env"] if not one["name"].startswith("MODELOPS_")]
+    given = [one for one in POD_SETTINGS["env"] if not one["name"].startswith("MODELOPS_")]
+    assert [one["name"] for one in variables] == [one["name"] for one in given]
+    assert server["startupProbe"]["failureThreshold"] == 600
+    assert POD_SETTINGS["podLabels"].items() <= template["metadata"]["labels"].items()
+    # What the API server makes of it differs from what we wrote, and is not written again.
+    time.sleep(2)
+    writes = operator.writes()
+    time.sleep(2)
+    assert operator.writes() == writes
+    world.deployment("employment")
+    eventually(lambda: world.live("deployment", "employment")["spec"]["template"] == before)
+
+
+def pod_spec(world: World) -> dict[str, Any]:
+    spec: dict[str, Any] = world.live("deployment", "employment")["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_number_of_replicas_is_handed_to_an_autoscaler_and_taken_back(world: World) -> None:
+    world.serve("employment")
+    resources = {"requests": {"cpu": "100m"}}
+    scaling = {"minReplicas": 1, "maxReplicas": 8}
+    world.deployment("employment", serving={"replicas": 3, "resources": resources})
+    eventually(lambda: replicas(world) == 3)
+    command = ("get", "deployment", "employment", "--watch", "-o", "jsonpath={.spec.replicas} ")
+    watch = world.kubectl.follow("-n", world.namespace, *command)
+    world.deployment("employment", serving={"autoscaling": scaling, "resources": resources})
+    autoscaler = eventually(lambda: world.get("hpa", "employment")) or {}
+    assert autoscaler["spec"]["maxReplicas"] == 8
+    # As the autoscaler does; from then on the number is its own.
+    place = ("-n", world.namespace)
+    world.kubectl(*place, "scale", "deployment", "employment", "--replicas=5")
+    resources = {"requests": {"cpu": "200m"}}
+    world.deployment("employment", serving={"autoscaling": scaling, "resources": resources})
+    eventually(lambda: pod_spec(world)["containers"][0]["resources"] == resources)
+    assert replicas(world) == 5
+    watch.terminate()
+    seen = [int(number) for number in watch.communicate()[0].split()]
+    assert set(seen) == {3, 5}
+    assert seen == sorted(seen)
+    world.deployment("employment", serving={"replicas": 2})
+    eventually(lambda: replicas(world) == 2)
+    eventually(lambda: world.get("hpa", "employment") is None)
+
+
+def replicas(world: World) -> int:
+    number: int = world.live("deployment", "employment")["spec"]["replicas"]
+    return number
 
 
 @pytest.mark.usefixtures("operator")

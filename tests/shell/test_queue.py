@@ -154,22 +154,101 @@ def test_what_is_forgotten_does_not_come_back(run: Run) -> None:
     run(main())
 
 
-def test_it_tells_for_how_long_the_oldest_waits_or_is_worked_on(run: Run) -> None:
+def test_namespaces_take_turns(run: Run) -> None:
     async def main() -> None:
         queue = WorkQueue("test")
-        assert (queue.waited(), queue.worked()) == (0, 0)
+        crowd = [("crowd", f"c{number}") for number in range(4)]
+        for key in (*crowd, A, ("late", "x"), B):
+            queue.add(key)
+        order = [crowd[0], A, ("late", "x"), crowd[1], B, crowd[2], crowd[3]]
+        assert await taken(queue, len(order)) == order
+        assert await is_empty(queue)
+
+    run(main())
+
+
+def test_a_namespace_that_was_served_goes_to_the_end(run: Run) -> None:
+    async def main() -> None:
+        queue = WorkQueue("test")
+        for number in range(3):
+            queue.add(("crowd", f"c{number}"))
+        await queue.get()
+        queue.add(A)
+        # Whose turn it is was settled when it waited alone; then they alternate.
+        assert await taken(queue, 3) == [("crowd", "c1"), A, ("crowd", "c2")]
+
+    run(main())
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("12345")), max_size=30))
+def test_nobody_waits_for_more_than_one_key_of_each_other_namespace(keys: list[Key]) -> None:
+    async def main() -> None:
+        queue = WorkQueue("test")
+        for key in keys:
+            queue.add(key)
+        order = await taken(queue, len(set(keys)))
+        for number, (namespace, _) in enumerate(order):
+            left = {key[0] for key in order[number:]}
+            following = [key[0] for key in order[number : number + len(left)]]
+            assert sorted(following) == sorted(left), namespace
+
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(main())
+
+
+def test_it_tells_for_how_long_nothing_has_gone_on(run: Run) -> None:
+    async def main() -> None:
+        queue = WorkQueue("test")
+        assert (queue.stuck(), queue.worked()) == (0, 0)
         queue.add(A)
         await asyncio.sleep(10)
         queue.add(B)
-        assert queue.waited() == pytest.approx(10)
+        assert queue.stuck() == pytest.approx(10)
         await queue.get()
+        assert queue.stuck() == 0  # B has been waiting for no time, but something goes on
         await asyncio.sleep(5)
-        assert queue.waited() == pytest.approx(5)
+        assert queue.stuck() == pytest.approx(5)
         assert queue.worked() == pytest.approx(5)
         queue.done(A)
+        assert queue.stuck() == 0
         assert await queue.get() == B
         queue.done(B)
-        assert (queue.waited(), queue.worked()) == (0, 0)
+        await asyncio.sleep(5)
+        assert (queue.stuck(), queue.worked()) == (0, 0)
+
+    run(main())
+
+
+def test_a_long_queue_that_is_worked_off_is_not_stuck_and_a_key_never_given_back_is(
+    run: Run,
+) -> None:
+    async def main() -> None:
+        queue = WorkQueue("test")
+        for number in range(100):
+            queue.add(("ns", str(number)))
+        hung = await queue.get()
+        for _ in range(50):
+            key = await queue.get()
+            await asyncio.sleep(10)
+            queue.done(key)
+            assert hung != key
+        assert queue.stuck() == pytest.approx(500)
+        queue.done(hung)
+        assert queue.stuck() == 0
+
+    run(main())
+
+
+def test_who_takes_over_does_not_count_the_time_before(run: Run) -> None:
+    """A standby's queue has been waiting for hours; its first key is progress."""
+
+    async def main() -> None:
+        queue = WorkQueue("test")
+        queue.add(A)
+        queue.add(B)
+        await asyncio.sleep(10_000)
+        await queue.get()
+        assert queue.stuck() == 0
 
     run(main())
 

@@ -55,8 +55,9 @@ app.kubernetes.io/component: {{ .component }}
 {{- $mlflow := pick .Values.mlflow "trackingUri" "pollInterval" "settle" -}}
 {{- $_ := required "mlflow.trackingUri: give the address of the MLflow server, such as http://mlflow.example.com:5000" $mlflow.trackingUri }}
 {{- $operator := pick .Values.operator "namespaces" "workers" "sweepInterval" "leaderElection" "metricsPort" "healthPort" -}}
+{{- with .Values.operator.maintenanceWindow }}{{ $_ := set $operator "maintenanceWindow" . }}{{ end -}}
 {{- $_ := set $operator "namespace" .Release.Namespace -}}
-{{- dict "mlflow" $mlflow "registry" $registry "builder" $builder "verification" $verification "monitoring" .Values.monitoring "operator" $operator "runtime" .Values.runtime | toYaml }}
+{{- dict "mlflow" $mlflow "registry" $registry "builder" $builder "verification" $verification "monitoring" .Values.monitoring "policy" (pick .Values.policy "models" "podSecurity") "operator" $operator "runtime" .Values.runtime | toYaml }}
 {{- end }}
 
 {{/* Non-empty where images are verified. Asks for the one place that the keys are in. */}}
@@ -69,6 +70,13 @@ app.kubernetes.io/component: {{ .component }}
 {{- if eq .Values.registry.auth "DockerConfig" }}{{ $_ := required "verification.dockerConfigSecret: name a Secret with which the operator may read the registry, since registry.auth is DockerConfig" .Values.verification.dockerConfigSecret }}{{ end -}}
 true
 {{- end }}
+{{- end }}
+
+{{/* CEL: whether a value is one of the patterns, in which * stands for any characters. Takes a list of both. */}}
+{{- define "modelops.matches" -}}
+{{- $patterns := list -}}
+{{- range index . 1 }}{{ $patterns = append $patterns (regexQuoteMeta . | replace "\\*" ".*") }}{{ end -}}
+{{ index . 0 }}.matches({{ printf "^(%s)$" (join "|" $patterns) | toJson }})
 {{- end }}
 
 {{/* Pods under the restricted pod security standard. */}}

@@ -1,6 +1,7 @@
 """The configuration file that the operator and the builder share."""
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -260,11 +261,45 @@ class PodSecurity(StrEnum):
     """As far as the API server lets it."""
 
 
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+"""A name in which * stands for any characters."""
+
+
+class ModelsPolicy(Fields):
+    """Models that some namespaces may deploy."""
+
+    namespaces: Annotated[tuple[Pattern, ...], Field(min_length=1)]
+    """Names of namespaces; * stands for any characters."""
+    models: Annotated[tuple[Pattern, ...], Field(min_length=1)]
+    """Names of registered models; * stands for any characters."""
+
+
 class PolicyConfig(Fields):
     """What the platform's team allows the users of ModelDeployments."""
 
+    models: tuple[ModelsPolicy, ...] = ()
+    """Which namespaces may deploy which models; everybody everything if there is no entry."""
     pod_security: PodSecurity = PodSecurity.RESTRICTED
     """How far `spec.serving.podTemplate` may go."""
+
+    def allows(self, namespace: str, model: str) -> bool:
+        """Tell whether a namespace may deploy a model."""
+        return not self.models or any(
+            _matches(pattern, model) for pattern in self.allowed_in(namespace)
+        )
+
+    def allowed_in(self, namespace: str) -> tuple[str, ...]:
+        """Give the patterns of the models that a namespace may deploy."""
+        return tuple(
+            model
+            for entry in self.models
+            if any(_matches(pattern, namespace) for pattern in entry.namespaces)
+            for model in entry.models
+        )
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
 class LeaderElectionConfig(Fields):

@@ -52,6 +52,8 @@ class Reason(StrEnum):
     """MLflow does not answer, or answers with a fault of its own."""
     REGISTRY_DENIED = "ModelRegistryDenied"
     """MLflow refuses our credentials, or they lack a right."""
+    POLICY_DENIED = "PolicyDenied"
+    """The operator's configuration does not let this namespace deploy the model."""
     WAITING_FOR_RELEASE = "WaitingForRelease"
     """The aliases lead to versions of different trainings: the release is not complete yet."""
 

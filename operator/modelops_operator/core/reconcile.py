@@ -23,6 +23,7 @@ from modelops_operator.core.availability import Deployed, availability
 from modelops_operator.core.changes import Changes, plan_changes
 from modelops_operator.core.events import events
 from modelops_operator.core.findings import bounded
+from modelops_operator.core.policy import denied
 from modelops_operator.core.readiness import Serving, at_rest, overall, soonest
 from modelops_operator.core.release import ReleasedModel
 from modelops_operator.core.resolution import Inquiry, Resolution, released_models, resolve
@@ -155,8 +156,10 @@ def _resting(scene: Scene, reason: Reason, message: str) -> tuple[Condition, ...
 def _inquiry(
     scene: Scene, spec: ModelDeploymentSpec, config: OperatorConfig, now: datetime
 ) -> Inquiry:
+    references = spec.models.by_role()
     return Inquiry(
-        references=spec.models.by_role(),
+        references=references,
+        denied=denied(scene.owner.namespace, references, config.policy),
         found=scene.observed.models,
         settled=scene.serves(spec),
         waited=_waited(scene, config.mlflow.settle, now),

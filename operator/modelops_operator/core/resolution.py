@@ -46,6 +46,8 @@ class Inquiry:
 
     references: References
     found: Mapping[Role, ModelVersion | Failure]
+    denied: Mapping[Role, Failure]
+    """The models that this namespace may not deploy, whatever the registry says of them."""
     settled: bool
     """What runs was released for these very references: there is nothing to do but to follow."""
     waited: timedelta | None
@@ -108,6 +110,13 @@ def _same_reference(model: ReleasedModel, reference: Reference) -> bool:
     return (model.name, model.version) == (reference.name, reference.version)
 
 
+def _denied(inquiry: Inquiry) -> Finding | None:
+    """Heed the policy. What the registry says of such a model is not told."""
+    if not inquiry.denied:
+        return None
+    return _finding("False", _reason(inquiry.denied), _joined(inquiry.denied), Outlook.STUCK)
+
+
 def _refused(inquiry: Inquiry) -> Finding | None:
     """Something only a person can mend."""
     failures = {role: fault for role, fault in inquiry.failures.items() if fault.permanent}
@@ -167,6 +176,7 @@ def _torn(inquiry: Inquiry) -> Finding | None:
 Check = Callable[[Inquiry], Finding | None]
 
 CHECKS: tuple[Check, ...] = (
+    _denied,  # nobody learns of a model by naming it
     _refused,  # a missing model is told even while another one's registry is silent
     _unreachable,
     _unasked,

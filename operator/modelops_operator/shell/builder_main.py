@@ -39,7 +39,7 @@ async def build(config: OperatorConfig) -> None:
                 metrics_port=config.operator.metrics_port,
                 ready=sweeper.synced.is_set,
                 # Images wait their turn behind builds, which may take long and end by themselves.
-                waited=lambda: queue.worked() - (LONGEST_BUILD - STUCK),
+                stuck=lambda: queue.worked() - (LONGEST_BUILD - STUCK),
             )
         )
         await run_until_stopped(

@@ -8,21 +8,21 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 STUCK: Final = 300.0
-"""Seconds that a key may wait or be worked on; after that the process is to be restarted."""
+"""Seconds for which nothing may go on although there is work; then a restart is wanted."""
 
 
 @asynccontextmanager
 async def endpoints(
-    *, health_port: int, metrics_port: int, ready: Callable[[], bool], waited: Callable[[], float]
+    *, health_port: int, metrics_port: int, ready: Callable[[], bool], stuck: Callable[[], float]
 ) -> AsyncIterator[None]:
     """Serve both ports meanwhile.
 
-    `ready` tells whether the cluster is known, `waited` for how many seconds work has been waiting
-    or been under way. An answer at all proves that the event loop advances.
+    `ready` tells whether the cluster is known, `stuck` for how many seconds nothing has gone on
+    although there is work. An answer at all proves that the event loop advances.
     """
 
     async def healthz(_: web.Request) -> web.Response:
-        seconds = waited()
+        seconds = stuck()
         if seconds > STUCK:
             return web.Response(status=503, text=f"no progress for {seconds:.0f} s\n")
         return web.Response(text="ok\n")

@@ -95,7 +95,8 @@ async def operate(config: OperatorConfig) -> None:
                 health_port=config.operator.health_port,
                 metrics_port=config.operator.metrics_port,
                 ready=sweeper.synced.is_set,
-                waited=lambda: queue.waited() if leadership.leading else 0.0,
+                # Who follows has a queue, too, and does not work on it.
+                stuck=lambda: queue.stuck() if leadership.leading else 0.0,
             )
         )
         await run_until_stopped(

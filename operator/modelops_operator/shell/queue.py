@@ -1,7 +1,9 @@
 """The work queue: keys wait once, are worked on once at a time, and come back after failures.
 
-Two lanes: what somebody edited goes before what merely is to be looked at again. A key that is
-added while it is worked on comes again afterwards. After a failure it comes back later and later.
+Two lanes: what somebody edited goes before what merely is to be looked at again. In each, the
+namespaces take turns, so that one with thousands of objects does not keep the others waiting. A key
+that is added while it is worked on comes again afterwards. After a failure it comes back later and
+later.
 Everything runs in one event loop, so that nothing needs a lock.
 """
 
@@ -35,17 +37,60 @@ class Lane(IntEnum):
     REFRESH = 1
 
 
+class _Waiting:
+    """The keys of one lane: namespaces take turns, each with its keys in the order they came."""
+
+    def __init__(self) -> None:
+        self._namespaces: OrderedDict[str, OrderedDict[Key, float]] = OrderedDict()
+        """Keys, and since when they wait."""
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._namespaces.get(key[0], ())
+
+    def put(self, key: Key, since: float) -> None:
+        """Add a key that is not there."""
+        self._count += 1
+        self._namespaces.setdefault(key[0], OrderedDict())[key] = since
+
+    def remove(self, key: Key) -> float | None:
+        """Take a key out, wherever it is; None if it is not there."""
+        since = self._namespaces.get(key[0], {}).pop(key, None)
+        if since is not None:
+            self._count -= 1
+            if not self._namespaces[key[0]]:
+                del self._namespaces[key[0]]
+        return since
+
+    def take(self) -> tuple[Key, float]:
+        """Take the next key; there must be one."""
+        namespace, keys = self._namespaces.popitem(last=False)
+        taken = keys.popitem(last=False)
+        self._count -= 1
+        if keys:
+            self._namespaces[namespace] = keys
+        return taken
+
+    def oldest(self) -> float | None:
+        """Tell since when the oldest key waits."""
+        return min((next(iter(keys.values())) for keys in self._namespaces.values()), default=None)
+
+
 class WorkQueue:
     """Keys to be worked on."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lanes: dict[Lane, OrderedDict[Key, float]] = {lane: OrderedDict() for lane in Lane}
-        """Keys that wait, and since when."""
+        self._lanes = {lane: _Waiting() for lane in Lane}
         self._active: dict[Key, float] = {}
         self._again: dict[Key, Lane] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._progress = float("-inf")
+        """When a key was taken or given back last."""
         self._filled = asyncio.Event()
 
     def add(self, key: Key, lane: Lane = Lane.EDIT) -> None:
@@ -55,8 +100,8 @@ class WorkQueue:
             return
         if any(key in self._lanes[faster] for faster in Lane if faster <= lane):
             return
-        since = self._lanes[Lane.REFRESH].pop(key, None)
-        self._lanes[lane][key] = _now() if since is None else since
+        since = self._lanes[Lane.REFRESH].remove(key)
+        self._lanes[lane].put(key, _now() if since is None else since)
         self._measure()
         self._filled.set()
 
@@ -75,8 +120,8 @@ class WorkQueue:
         while True:
             for lane in self._lanes.values():
                 if lane:
-                    key, since = lane.popitem(last=False)
-                    self._active[key] = _now()
+                    key, since = lane.take()
+                    self._active[key] = self._progress = _now()
                     _WAIT.labels(self._name).observe(self._active[key] - since)
                     self._measure()
                     return key
@@ -115,10 +160,14 @@ class WorkQueue:
         if timer is not None:
             timer.cancel()
 
-    def waited(self) -> float:
-        """Tell for how many seconds the oldest key has been waiting or been worked on; or 0."""
-        heads = [next(iter(lane.values())) for lane in self._lanes.values() if lane]
-        return _now() - min([*heads, *self._active.values()], default=_now())
+    def stuck(self) -> float:
+        """Tell for how many seconds nothing has gone on although there is work; or 0.
+
+        A long queue is none, as long as it is worked off; a single key that is never given back is.
+        """
+        oldest = [since for lane in self._lanes.values() if (since := lane.oldest()) is not None]
+        idle = _now() - max(self._progress, min(oldest, default=_now()))
+        return max(idle, self.worked())
 
     def worked(self) -> float:
         """Tell for how many seconds the oldest key has been worked on; or 0."""
@@ -129,6 +178,7 @@ class WorkQueue:
         self.add(key, Lane.REFRESH)
 
     def _release(self, key: Key) -> Lane | None:
+        self._progress = _now()
         _WORK.labels(self._name).observe(_now() - self._active.pop(key))
         return self._again.pop(key, None)
 

@@ -298,6 +298,22 @@ def test_a_status_as_the_operator_writes_it_is_stored_whole(
             },
             "service": {"requests": 1, "errorRate": "0", "p50": "3ms", "p99": "12ms"},
         },
+        "history": [
+            {
+                "number": number,
+                "revision": "0123456789",
+                "models": [{"role": "predictor", "name": "e", "version": "1"}],
+                "image": "sha256:1",
+                "profile": "Fast",
+                "cause": "Edit",
+                "requestedBy": "kubectl",
+                "startedAt": "2026-01-01T00:00:00Z",
+                "finishedAt": "2026-01-01T00:01:00Z",
+                "outcome": "Failed",
+                "message": "PodsCrashing",
+            }
+            for number in (2, 1)
+        ],
         "handledRequests": {"modelops.dev/rebuild": "1"},
     }
     set_status(kubectl, "mdep", name, status)

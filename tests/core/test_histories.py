@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelops_operator.api.config import RuntimeConfig
 from modelops_operator.api.facts import Failure, Role, Signed
+from modelops_operator.core.release import RELEASE, Release
 from modelops_operator.core.state import ChildRef
 
 from tests.core.simulation import (
@@ -274,6 +275,9 @@ def test_every_history_ends_in_the_same_state(history: list[Deed]) -> None:
     for bookkeeping in ("observedGeneration", "conditions"):
         told.pop(bookkeeping)
         expected.pop(bookkeeping)
+    newest, as_newest = (status.pop("history")[0] for status in (told, expected))
+    for lasting in ("revision", "models", "image", "outcome"):
+        assert newest[lasting] == as_newest[lasting]
     assert told == expected
 
 
@@ -352,6 +356,31 @@ def test_only_signed_images_are_rolled_out_where_that_is_asked_for(history: list
         if live := cluster.children.get(DEPLOYMENT):
             image = live["spec"]["template"]["spec"]["containers"][0]["image"]
             assert cluster.versions_by_reference.get(image) in {"1", "3"}
+
+
+@many
+@given(histories)
+def test_the_history_tells_every_revision_that_was_rolled_out_once(history: list[Deed]) -> None:
+    cluster = Cluster()
+    seen: list[str] = []
+    for deed in history:
+        deed(cluster)
+        live = cluster.children.get(DEPLOYMENT)
+        annotations = live["metadata"]["annotations"] if live else {}
+        release = Release.from_json(annotations.get(RELEASE, ""))
+        cluster.object["spec"].pop("suspend", None)
+        cluster.reconcile()
+        if release is not None and release.revision not in seen[-1:]:
+            seen.append(release.revision)
+    live = cluster.children.get(DEPLOYMENT)
+    told = cluster.status.get("history", [])
+    numbers = [entry["number"] for entry in told]
+    assert numbers == sorted(set(numbers), reverse=True)
+    assert len(told) <= 10
+    revisions = [entry["revision"] for entry in reversed(told)]
+    following = iter(revisions)
+    assert all(revision in following for revision in seen[-10:])
+    assert all(entry["outcome"] != "Progressing" for entry in told[1:])
 
 
 @many

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 from tests.jumping_loop import JumpingLoop
 
 if TYPE_CHECKING:
-    from tests.shell.operating import World
+    from tests.shell.operating import Process, World
 
 _numbers = itertools.count()
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -32,6 +33,26 @@ def run() -> Run:
 def system(apiserver: Path) -> Path:
     """The API server, which has the operator's namespace."""
     return apiserver
+
+
+@pytest.fixture(scope="session")
+def operator(
+    system: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["Process"]:
+    """The operator's process; tests may end it and start it again."""
+    from tests.apiserver import Kubectl
+    from tests.shell.operating import Process, configuration, running
+
+    # What other tests left would be swept in the middle of what is to be quiet.
+    Kubectl(system)("-n", "modelops-system", "delete", "modelimages", "--all")
+    folder = tmp_path_factory.mktemp("operator")
+    process = Process(system, configuration(tracking_uri), folder)
+    with running(process):
+        yield process
+        assert process.end() == 0
+    stops = [line for line in process.log().splitlines() if '"stops"' in line]
+    assert json.loads(stops[-1])["signal"] == "SIGTERM"
+    assert "crashed" not in process.log()
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ class World:
 
     def __init__(self, cluster: Cluster, builder: Any, kubectl: Kubectl) -> None:
         self.cluster = cluster
+        self.builder = builder
         self.kubectl = kubectl
         self.name = f"image-{next(_numbers)}"
         self.key = (NAMESPACE, self.name)
@@ -290,6 +291,61 @@ def test_a_build_that_nobody_wants_any_more_is_ended(play: Callable[[Any, Play],
         assert await world.told() == {}
 
     play(Scripted(endless), scene)
+
+
+class Switch:
+    """Leads as long as the test wants."""
+
+    remaining = float("inf")
+
+    def __init__(self) -> None:
+        self.gained = asyncio.Event()
+
+    @property
+    def leading(self) -> bool:
+        return self.gained.is_set()
+
+    async def wait(self) -> None:
+        await self.gained.wait()
+
+    async def run(self) -> None:
+        raise AssertionError
+
+
+def test_of_several_builders_the_one_that_leads_builds(
+    play: Callable[[Any, Play], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_REPORT", 0.01)
+    monkeypatch.setattr(module, "REPORT_INTERVAL", 0.01)
+    ended = asyncio.Event()
+
+    async def endless(_: ModelImageSpec, __: Callable[[str, int], None]) -> BuiltImage:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async def scene(world: World) -> None:
+        world.builds.leadership = switch = Switch()
+        working = asyncio.create_task(world.builds.work())
+        await asyncio.sleep(0.2)
+        assert world.builder.builds == 0
+        switch.gained.set()
+        await world.anything_told()
+        # Another one takes over in the middle, and this one comes back.
+        switch.gained.clear()
+        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.sleep(0.2)
+        assert world.builder.builds == 1
+        switch.gained.set()
+        while (await world.told()).get("Ready") != ("True", "Built"):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        assert world.builder.builds == 2
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+    play(Scripted(endless, BUILT), scene)
 
 
 def test_killed_in_the_middle_the_next_one_begins_anew(

@@ -26,6 +26,31 @@ def test_a_newer_object_replaces_an_older_one_and_not_the_other_way_round() -> N
     assert cache.get("Deployment", KEY) == live(version=100)
 
 
+def test_of_the_managed_fields_it_is_kept_who_asked_for_a_revision() -> None:
+    def entry(manager: str, fields: Any, **more: str) -> dict[str, Any]:
+        return {"manager": manager, "time": "t", "operation": "Apply", "fieldsV1": fields, **more}
+
+    models = {"f:models": {"f:predictor": {"f:name": {}}}, "f:monitoring": {}}
+    annotations = {"f:annotations": {"f:modelops.dev/rebuild": {}, "f:other": {}}}
+    fields = [
+        entry("kubectl", {"f:spec": models}),
+        entry("scaler", {"f:spec": {"f:serving": {"f:replicas": {}}}}, subresource="scale"),
+        entry("operator", {"f:status": {"f:models": {}}}, subresource="status"),
+        entry("cli", {"f:metadata": annotations}),
+        {"manager": "odd"},
+    ]
+    kept = trimmed(live(kind="ModelDeployment", managedFields=fields))["metadata"]["managedFields"]
+    assert kept == [
+        {"manager": "kubectl", "time": "t", "fieldsV1": {"f:spec": {"f:models": {}}}},
+        {
+            "manager": "cli",
+            "time": "t",
+            "fieldsV1": {"f:metadata": {"f:annotations": {"f:modelops.dev/rebuild": {}}}},
+        },
+    ]
+    assert "managedFields" not in trimmed(live(managedFields=fields))["metadata"]
+
+
 def test_what_is_gone_does_not_come_back_through_an_older_list() -> None:
     cache = Cache()
     cache.put(live(version=10))

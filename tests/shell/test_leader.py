@@ -3,12 +3,21 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from modelops_operator.adapters.kubernetes import LEASES, Cluster
+from modelops_operator.adapters.kubernetes import CHILDREN, LEASES, ApiError, Cluster
 from modelops_operator.shell import leader
-from modelops_operator.shell.leader import LEASE_SECONDS, RENEWAL_DEADLINE, Always, Leader
+from modelops_operator.shell.leader import (
+    LEASE_SECONDS,
+    RENEWAL_DEADLINE,
+    WATCH_INTERVAL,
+    Always,
+    Leader,
+    NotLeadingError,
+    fenced,
+)
 
 pytestmark = pytest.mark.contract
 
@@ -130,6 +139,119 @@ def test_a_server_that_is_down_ends_the_lead(
         assert not replicated.leading
         cluster.client.configuration.host = host
         assert await replicated._attempt()
+
+    connected(main)
+
+
+def test_a_lease_that_is_taken_away_by_force_ends_the_lead_at_once(
+    connected: Callable[[Main], None],
+) -> None:
+    async def main(cluster: Cluster) -> None:
+        first, second = replica(cluster, "taken", "first"), replica(cluster, "taken", "second")
+        running = asyncio.create_task(first.run())
+        await asyncio.wait_for(first.wait(), 5)
+        live = await cluster.get(LEASES, "modelops-system", "taken")
+        assert live is not None
+        await cluster.delete(LEASES, live)
+        assert await second._attempt()
+        assert not await first._attempt()
+        assert not first.leading
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert (await holder(cluster, "taken"))[0] == "second"
+
+    connected(main)
+
+
+def test_who_watches_takes_over_soon_after_the_end_of_the_lease(
+    connected: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader, "LEASE_SECONDS", 2)
+
+    async def main(cluster: Cluster) -> None:
+        killed, second = replica(cluster, "killed", "first"), replica(cluster, "killed", "second")
+        assert await killed._attempt()
+        running = asyncio.create_task(second.run())
+        started = time.monotonic()
+        await asyncio.wait_for(second.wait(), 60)
+        assert time.monotonic() - started > 2
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    connected(main)
+    # What a kill and a clean stop cost at most, but for the API server's own time.
+    assert LEASE_SECONDS + 2 * WATCH_INTERVAL < 15
+    assert 2 * WATCH_INTERVAL < 3
+
+
+# --- writes --------------------------------------------------------------------------------
+
+
+@dataclass
+class Holding:
+    """Leads for a while."""
+
+    until: float
+
+    @property
+    def remaining(self) -> float:
+        return self.until - time.monotonic()
+
+    @property
+    def leading(self) -> bool:
+        return self.remaining > 0
+
+    async def wait(self) -> None:
+        raise AssertionError
+
+    async def run(self) -> None:
+        raise AssertionError
+
+
+def test_who_does_not_lead_sends_nothing() -> None:
+    async def write() -> None:
+        raise AssertionError
+
+    with pytest.raises(NotLeadingError):
+        asyncio.run(fenced(Holding(time.monotonic() - 1), write))
+
+
+def test_a_write_that_takes_longer_than_the_lease_is_given_up() -> None:
+    async def main() -> None:
+        with pytest.raises(NotLeadingError):
+            await fenced(Holding(time.monotonic() + 0.1), lambda: asyncio.sleep(60))
+        renewed = Holding(time.monotonic() + 0.1)
+        asyncio.get_running_loop().call_later(0.05, setattr, renewed, "until", float("inf"))
+        with pytest.raises(ApiError, match="does not answer"):
+            await fenced(renewed, lambda: asyncio.sleep(60))
+
+    asyncio.run(main())
+
+
+def test_who_is_paused_while_it_writes_sends_nothing_when_it_goes_on(
+    connected: Callable[[Main], None],
+) -> None:
+    """A process that is stopped and one whose event loop is blocked see the same."""
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": "from-the-past", "namespace": "modelops-system"},
+    }
+    accounts = CHILDREN["ServiceAccount"]
+
+    async def main(cluster: Cluster) -> None:
+        def write() -> Awaitable[object]:
+            asyncio.get_running_loop().call_soon(time.sleep, 1.0)
+            return cluster.apply(accounts, manifest)
+
+        with pytest.raises(NotLeadingError):
+            await fenced(Holding(time.monotonic() + 0.5), write)
+        await asyncio.sleep(0.5)
+        assert await cluster.get(accounts, "modelops-system", "from-the-past") is None
+        await fenced(Always(), lambda: cluster.apply(accounts, manifest))
+        live = await cluster.get(accounts, "modelops-system", "from-the-past")
+        assert live is not None
+        await cluster.delete(accounts, live)
 
     connected(main)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -241,6 +241,7 @@ def test_a_deployment_without_a_readable_release_is_no_reason_to_fail() -> None:
 
 def left_out(cause: str) -> float | None:
     labels = {"namespace": KEY[0], "name": KEY[1], "cause": cause}
+    labels |= {"model": RELEASED.predictor.name, "version": RELEASED.predictor.version}
     return REGISTRY.get_sample_value("modelops_telemetry_lines_left_out_total", labels)
 
 
@@ -254,9 +255,32 @@ def test_a_deployment_that_went_is_forgotten() -> None:
     world.fleet.cache.drop(deployment(version=9))
     asyncio.run(world.monitor.tick())
     assert world.source.asked == []
-    assert world.monitor._shown == set()
+    assert world.monitor._shown == {}
     assert left_out("damaged") is None
     assert world.monitor._specs == {}
+
+
+def test_the_metrics_of_the_version_before_are_withdrawn() -> None:
+    def shown(release: Release) -> float | None:
+        model = {"model": release.predictor.name, "version": release.predictor.version}
+        labels = {"namespace": KEY[0], "name": KEY[1], **model}
+        return REGISTRY.get_sample_value("modelops_monitoring_healthy", labels)
+
+    predictor, *detectors = RELEASED.models
+    following = replace(RELEASED, models=(replace(predictor, version="99"), *detectors))
+    world = World()
+    for live in (model_deployment(), deployment()):
+        world.fleet.cache.put(live)
+    world.tick()
+    assert shown(RELEASED) is not None
+    assert shown(following) is None
+    world.fleet.cache.put(deployment(2, release=following.to_json()))
+    world.tick()
+    assert shown(RELEASED) is None
+    assert shown(following) is not None
+    world.fleet.cache.drop(deployment(version=9))
+    asyncio.run(world.monitor.tick())
+    assert shown(following) is None
 
 
 def test_a_model_without_detectors_has_no_reference() -> None:

@@ -3,7 +3,6 @@
 import json
 import signal
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from modelops_operator.shell.leader import LEASE_SECONDS
 
 from tests.api.objects import POD_SETTINGS
-from tests.apiserver import Kubectl
 from tests.shell.operating import (
     CHILDREN,
     Process,
@@ -25,24 +23,10 @@ from tests.shell.operating import (
 pytestmark = pytest.mark.contract
 
 KINDS = {"ServiceAccount", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment"}
+TAKE_OVER = 15.0
+"""Seconds until somebody acts after the leader was killed."""
 QUIET = 5.0
 """Seconds in which nothing is to be written: several polls and a sweep."""
-
-
-@pytest.fixture(scope="module")
-def operator(
-    system: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Process]:
-    # What other tests left would be swept in the middle of what is to be quiet.
-    Kubectl(system)("-n", "modelops-system", "delete", "modelimages", "--all")
-    folder = tmp_path_factory.mktemp("operator")
-    process = Process(system, configuration(tracking_uri), folder)
-    with running(process):
-        yield process
-        assert process.end() == 0
-    stops = [line for line in process.log().splitlines() if '"stops"' in line]
-    assert json.loads(stops[-1])["signal"] == "SIGTERM"
-    assert "crashed" not in process.log()
 
 
 def children(world: World, name: str) -> set[str]:
@@ -220,6 +204,11 @@ def test_a_moved_alias_is_followed(world: World) -> None:
     reference = world.build("employment", version=2)
     eventually(lambda: world.status("employment")["image"]["reference"] == reference)
     assert world.status("employment")["models"][0]["version"] == "2"
+    asked = [
+        (entry["number"], entry["cause"], entry["requestedBy"], entry["models"][0]["version"])
+        for entry in world.status("employment")["history"]
+    ]
+    assert asked == [(2, "AliasMoved", "model registry", "2"), (1, "Edit", "kubectl", "1")]
 
 
 @pytest.mark.usefixtures("operator")
@@ -323,4 +312,8 @@ def test_two_replicas_and_one_of_them_acts(
         eventually(lambda: world.get("service", "three"))
         time.sleep(2)
         assert second.writes() == writes
+        # A leader that is killed is succeeded when its lease ends, by one that knows everything.
+        first.end(signal.SIGKILL)
+        assert acts("four") < TAKE_OVER
+        assert second.writes() > writes
     operator.start()

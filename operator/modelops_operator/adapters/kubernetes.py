@@ -275,6 +275,21 @@ class Cluster:
         return answer
 
 
+def namespace_of(context: str | None) -> str:
+    """Give the namespace that a context of the kubeconfig is set to. Raises ApiError.
+
+    None is the current one.
+    """
+    try:
+        contexts, current = config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
+    except (config.ConfigException, OSError) as error:
+        raise ApiError(0, f"the kubeconfig cannot be read ({error})") from error
+    wanted = context or current["name"]
+    found = (each["context"] for each in contexts if each["name"] == wanted)
+    chosen: Mapping[str, str] = next(found, {})
+    return chosen.get("namespace", "default")
+
+
 def _told(body: bytes | str) -> str:
     """Find the message in what the API server answers: a Status, or text."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else body

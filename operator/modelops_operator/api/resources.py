@@ -24,6 +24,7 @@ from pydantic import (
     PrivateAttr,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -80,6 +81,7 @@ class Metadata(Fields):
     labels: Mapping[str, str] = Field(default_factory=dict)
     annotations: Mapping[str, str] = Field(default_factory=dict)
     finalizers: tuple[str, ...] = ()
+    managed_fields: Annotated[tuple[Mapping[str, Any], ...], WithJsonSchema({"type": "array"})] = ()
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
 
@@ -552,6 +554,62 @@ def _existing(tree: Any, path: tuple[int | str, ...]) -> tuple[int | str, ...]:
     return path
 
 
+class RevisionCause(StrEnum):
+    """What a revision came from."""
+
+    EDIT = "Edit"
+    """The spec names other models, or another runtime."""
+    ALIAS_MOVED = "AliasMoved"
+    """An alias leads to another version."""
+    REBUILD = "Rebuild"
+    """The annotation modelops.dev/rebuild."""
+    UPDATE = "Update"
+    """A newer serving runtime or base image, on request or in the maintenance window."""
+
+
+class Outcome(StrEnum):
+    """What became of a revision."""
+
+    PROGRESSING = "Progressing"
+    """Its pods are on their way."""
+    SUCCEEDED = "Succeeded"
+    """All its pods have served."""
+    FAILED = "Failed"
+    """Its pods cannot serve, and only a person can mend that."""
+    SUPERSEDED = "Superseded"
+    """Another revision came before it was decided."""
+
+
+class Revision(Lenient):
+    """One revision that was rolled out."""
+
+    number: Annotated[Integer, Field(ge=1)]
+    """Counts the revisions of the object."""
+    revision: Figure
+    """Short name of exactly these models and this image."""
+    models: Annotated[tuple[ResolvedModel, ...], Field(max_length=3)] = Field(
+        default=(),
+        json_schema_extra=keyed_by("role"),
+    )
+    """The models, down to their versions."""
+    image: Short | None = None
+    """Digest of the image."""
+    profile: Figure | None = None
+    """The spec.serving.runtime that the image was built for; absent for Auto."""
+    cause: Figure | None = None
+    """What it came from: Edit, AliasMoved, Rebuild or Update."""
+    requested_by: Short | None = None
+    """The field manager that asked for it in the object, or what else did."""
+    started_at: datetime | None = None
+    """When its rollout was begun."""
+    finished_at: datetime | None = None
+    """When that was decided."""
+    outcome: Figure | None = None
+    """Progressing, Succeeded, Failed or Superseded."""
+    message: Location | None = None
+    """Why it failed."""
+
+
 class ModelDeploymentStatus(Status):
     """What is served, how it fares, and what the operator is doing about it."""
 
@@ -576,12 +634,17 @@ class ModelDeploymentStatus(Status):
     """Label selector of the pods, for autoscalers."""
     health: DeploymentHealth | None = None
     """What the telemetry of the pods tells, with the evidence."""
+    history: Annotated[tuple[Revision, ...], Field(max_length=10)] = Field(
+        default=(),
+        json_schema_extra=keyed_by("number"),
+    )
+    """The last ten revisions, the newest first."""
     handled_requests: Annotated[
         Mapping[Short, Annotated[str, StringConstraints(max_length=1024)]],
         Field(max_length=16),
     ] = Field(default_factory=dict)
-    """Values of the annotations modelops.dev/reconcile and modelops.dev/rebuild that were acted
-    on; a new value is a new request."""
+    """Values of the annotations modelops.dev/reconcile, modelops.dev/rebuild and
+    modelops.dev/update that were acted on; a new value is a new request."""
 
 
 # --- ModelImage ----------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from modelops_operator.cli import building, serving
 from modelops_operator.cli.inspecting import Description, InspectError, describe
 from modelops_operator.cli.pruning import UsersUnknownError, usage
 from modelops_operator.cli.serving import ServeError
+from modelops_operator.cli.telling import UntoldError, revisions, table
 
 T = TypeVar("T")
 DOCKER_CONFIG: Final = Path.home() / ".docker" / "config.json"
@@ -72,6 +73,17 @@ AUTHORITIES: Final = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Serve registered models here, build and look at their images, as the operator does."""
+
+
+@main.command()
+@click.argument("name")
+@click.option("-n", "--namespace", help="By default that of the kubeconfig's context.")
+@click.option("--context", help="Context of the kubeconfig; by default the current one.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def history(name: str, namespace: str | None, context: str | None, output: str) -> None:
+    """List the last revisions of a ModelDeployment: who asked, when, and what became of them."""
+    entries = _run(revisions(name, namespace, context))
+    click.echo(json.dumps(entries, indent=2) if output == "json" else table(entries))
 
 
 @main.command()
@@ -503,7 +515,10 @@ def _told() -> Iterator[None]:
     """Tell in a sentence what goes wrong."""
     try:
         yield
-    except (ConfigError, InspectError, ModelRegistryError, ServeError, UsersUnknownError) as error:
+    except (
+        *(ConfigError, InspectError, ModelRegistryError, ServeError),
+        *(UntoldError, UsersUnknownError),
+    ) as error:
         raise click.ClickException(str(error)) from error
     except ValidationError as error:
         raise click.ClickException(validation_message(error)) from error

@@ -23,6 +23,7 @@ from modelops_operator.core.availability import Deployed, availability
 from modelops_operator.core.changes import Changes, plan_changes
 from modelops_operator.core.events import events
 from modelops_operator.core.findings import bounded
+from modelops_operator.core.history import history, remembered
 from modelops_operator.core.policy import denied
 from modelops_operator.core.readiness import Serving, at_rest, overall, soonest
 from modelops_operator.core.release import ReleasedModel
@@ -79,6 +80,7 @@ def reconcile(
         ),
         roles=desired.spec.models.by_role().keys(),
         models=_told_models(scene, desired.spec, resolution),
+        history=history(scene, desired.metadata, available, now),
         handled=granted_wishes(scene, desired, updated=not waiting and not changes.apply),
     )
     status = write_status(scene, account, now)
@@ -118,6 +120,7 @@ def invalid(
         conditions=(stalled, *_resting(scene, Reason.INVALID_SPEC, message)),
         roles={model.role for model in _running_models(scene)},
         models=_running_models(scene),
+        history=remembered(scene),
         handled=scene.handled,
     )
     return _stand_still(scene, account, now)
@@ -130,6 +133,7 @@ def _suspended(scene: Scene, spec: ModelDeploymentSpec, now: datetime) -> Plan:
         conditions=_resting(scene, Reason.SUSPENDED, message),
         roles=spec.models.by_role().keys(),
         models=_running_models(scene),
+        history=remembered(scene),
         handled=scene.handled,
     )
     return _stand_still(scene, account, now)

@@ -78,6 +78,11 @@ class Release:
     """Value of the wish `modelops.dev/rebuild` that this image was built for."""
 
     @property
+    def predictor(self) -> ReleasedModel:
+        """The model that answers the requests. Raises StopIteration where there is none."""
+        return next(model for model in self.models if model.role is Role.PREDICTOR)
+
+    @property
     def content(self) -> frozenset[tuple[str, str, str, str]]:
         """Which model versions are served."""
         return frozenset(model.content for model in self.models)
@@ -121,9 +126,8 @@ class Release:
         """Tell why the predictor is not served from a compiled form."""
         if self.profile == ServingRuntime.PYFUNC:
             return "spec.serving.runtime is Pyfunc"
-        predictor = next(model for model in self.models if model.role is Role.PREDICTOR)
         return (
-            f"{predictor.name} {predictor.version} has no fast form: register it with"
+            f"{self.predictor.name} {self.predictor.version} has no fast form: register it with"
             " modelops_training"
         )
 

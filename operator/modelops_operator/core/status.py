@@ -1,6 +1,6 @@
 """The whole status of a ModelDeployment, as section "Status" of the user's guide promises it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,8 @@ class Account:
     """The models that there should be."""
     models: tuple[ReleasedModel, ...]
     """What the Deployment runs; before the first rollout, what the spec leads to."""
+    history: Sequence[Mapping[str, Any]]
+    """The last revisions."""
     handled: Mapping[str, str]
     """The wishes that were granted."""
 
@@ -46,6 +48,7 @@ def write_status(scene: Scene, account: Account, now: datetime) -> dict[str, Any
         "readyReplicas": rollout.ready,
         "selector": ",".join(f"{key}={value}" for key, value in owner.selector.items()),
         "health": found.evidence,
+        "history": list(account.history),
         "handledRequests": account.handled,
     }
     empty: tuple[Any, ...] = ([], {})

@@ -10,6 +10,7 @@ from modelops_operator.builder.models import warm_up
 from modelops_operator.shell.builds import LONGEST_BUILD, Builds
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.endpoints import STUCK, endpoints
+from modelops_operator.shell.leader import election
 from modelops_operator.shell.process import Stop, after, run_process, run_until_stopped
 from modelops_operator.shell.queue import WorkQueue
 from modelops_operator.shell.sweep import Kind, Sweeper
@@ -29,7 +30,10 @@ async def build(config: OperatorConfig) -> None:
         stack.push_async_callback(cluster.close)
         builder = await stack.enter_async_context(Builder(config))
         stop, cache, queue = Stop(), Cache(), WorkQueue("images")
-        builds = Builds(cluster=cluster, cache=cache, queue=queue, builder=builder)
+        leadership = election(config, cluster, suffix="-builder")
+        builds = Builds(
+            cluster=cluster, cache=cache, queue=queue, builder=builder, leadership=leadership
+        )
         kinds = [Kind(MODEL_IMAGES, (config.operator.namespace,))]
         sweeper = Sweeper(cluster, cache, kinds, builds.changed)
         watcher = Watcher(cache, kinds, builds.changed, stop)
@@ -49,6 +53,8 @@ async def build(config: OperatorConfig) -> None:
                     f"worker {number}": after(sweeper.synced, builds.work)
                     for number in range(config.builder.concurrency)
                 },
+                # Ended when nothing is built any more, so that others take over at once.
+                "leader election": leadership.run(),
                 "watch": after(sweeper.synced, watcher.run),
                 "sweeps": sweeper.run(config.operator.sweep_interval, _nothing),
             },

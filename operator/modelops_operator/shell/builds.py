@@ -20,6 +20,7 @@ from modelops_operator.builder.build import Builder, BuiltImage
 from modelops_operator.builder.failures import BuildError, broken, passing
 from modelops_operator.core.wishes import PREFIX, RECONCILE
 from modelops_operator.shell.cache import Cache, Manifest, key_of
+from modelops_operator.shell.leader import Always, Leadership, NotLeadingError, fenced
 from modelops_operator.shell.queue import Key, WorkQueue
 
 FIRST_REPORT: Final = 0.5
@@ -85,6 +86,7 @@ class Builds:
     cache: Cache
     queue: WorkQueue
     builder: Builder
+    leadership: Leadership = field(default_factory=Always)
     active: dict[Key, asyncio.Task[BuiltImage]] = field(default_factory=dict)
     stalls: dict[Key, _Stall] = field(default_factory=dict)
 
@@ -97,11 +99,15 @@ class Builds:
         self.queue.add(key)
 
     async def work(self) -> None:
-        """Take keys for ever. No error ends it."""
+        """Take keys for ever, as long as we lead. No error ends it."""
         while True:
+            await self.leadership.wait()
             key = await self.queue.get()
             try:
                 settled = await self._pass_over(key)
+            except NotLeadingError:
+                self.queue.done(key)
+                self.queue.add(key)
             except ApiError as error:
                 delay = self.queue.retry(key)
                 _log.warning(
@@ -139,6 +145,8 @@ class Builds:
         started = time.monotonic()
         try:
             built = await self._attend(key, _spec(live), progress, quiet=_has_failed(live))
+        except NotLeadingError:
+            raise
         except BuildError as error:
             return await self._failed(key, live, progress, error)
         except Exception as error:  # noqa: BLE001 - ours, but whoever waits shall hear of it
@@ -166,13 +174,18 @@ class Builds:
     async def _attend(
         self, key: Key, spec: ModelImageSpec, progress: Progress, *, quiet: bool
     ) -> BuiltImage | None:
-        """Build and tell of it meanwhile; None if nobody wants it any more. Raises BuildError."""
+        """Build and tell of it meanwhile; None if nobody wants it any more.
+
+        Raises BuildError, or NotLeadingError where another builder has taken over.
+        """
         build = asyncio.create_task(self.builder.build(spec, progress))
         self.active[key] = build
         try:
             async with asyncio.timeout(LONGEST_BUILD):
                 pause = FIRST_REPORT
                 while not (await asyncio.wait({build}, timeout=pause))[0]:
+                    if not self.leadership.leading:
+                        raise NotLeadingError
                     if not quiet:
                         await self._report(key, progress)
                     pause = REPORT_INTERVAL
@@ -221,9 +234,7 @@ class Builds:
         """Write the whole status; of an object that is gone, nothing. Raises ApiError."""
         while (live := self.cache.get(MODEL_IMAGES.kind, key)) is not None:
             try:
-                written = await self.cluster.write_status(
-                    MODEL_IMAGES, live, _complete(live, status, conditions)
-                )
+                written = await self._send(live, _complete(live, status, conditions))
             except ApiError as error:
                 if error.status not in {404, 409}:
                     raise
@@ -233,6 +244,11 @@ class Builds:
             else:
                 self.cache.put(written)
                 return
+
+    async def _send(self, live: Manifest, status: Mapping[str, Any]) -> Manifest:
+        return await fenced(
+            self.leadership, lambda: self.cluster.write_status(MODEL_IMAGES, live, status)
+        )
 
     def _exists(self, key: Key) -> bool:
         live = self.cache.get(MODEL_IMAGES.kind, key)

@@ -5,10 +5,11 @@ replaces a newer one, one that is known to be gone does not come back through an
 the sweep removes what is not there any more.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from modelops_operator.core.history import ASKING, holds
 from modelops_operator.shell.queue import Key
 
 DEPLOYMENT_LABEL: Final = "modelops.dev/deployment"
@@ -124,8 +125,30 @@ def trimmed(live: Manifest) -> Manifest:
         metadata["annotations"] = {
             name: value for name, value in annotations.items() if name != LAST_APPLIED
         }
+    if live["kind"] == "ModelDeployment" and (asking := _asking(live)):
+        metadata["managedFields"] = asking
     kept = {name: value for name, value in live.items() if (live["kind"], name) != ("Pod", "spec")}
     return {**kept, "metadata": metadata}
+
+
+def _asking(live: Manifest) -> list[dict[str, Any]]:
+    """Keep of the managed fields who has asked for a revision, see `core.history`."""
+    return [
+        {"manager": entry.get("manager"), "time": entry.get("time"), "fieldsV1": asked}
+        for entry in live["metadata"].get("managedFields") or ()
+        if "subresource" not in entry and (asked := _within(entry.get("fieldsV1") or {}, ASKING))
+    ]
+
+
+def _within(fields: Mapping[str, Any], paths: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """Keep what the paths lead to, and the way there."""
+    kept: dict[str, Any] = {}
+    for path in paths:
+        if holds(fields, path):
+            inner = kept
+            for step in path:
+                inner = inner.setdefault(step, {})
+    return kept
 
 
 def key_of(live: Manifest) -> Key:

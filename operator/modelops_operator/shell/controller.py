@@ -20,12 +20,12 @@ from modelops_operator.core.reconcile import invalid, reconcile
 from modelops_operator.core.state import ChildRef, Health, Plan
 from modelops_operator.core.wishes import PREFIX, REBUILD, RECONCILE, WISH_LENGTH
 from modelops_operator.shell.cache import Cache, Manifest, key_of, owner_of
-from modelops_operator.shell.execute import Executor, NotLeadingError, OutdatedError
+from modelops_operator.shell.execute import Executor, OutdatedError
 from modelops_operator.shell.faults import status_with_fault
 from modelops_operator.shell.fleet import Fleet
 from modelops_operator.shell.follower import ModelFollower
 from modelops_operator.shell.gather import Gatherer, Memory
-from modelops_operator.shell.leader import Leadership
+from modelops_operator.shell.leader import Leadership, NotLeadingError
 from modelops_operator.shell.queue import Key, Lane, WorkQueue
 from modelops_operator.shell.signatures import Signatures
 

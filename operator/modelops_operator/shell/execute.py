@@ -1,8 +1,8 @@
 """Carries out a plan: the only place where the operator writes to the cluster."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from prometheus_client import Counter
@@ -21,17 +21,14 @@ from modelops_operator.api.facts import Failure
 from modelops_operator.core.owner import Owner
 from modelops_operator.core.state import ChildRef, Event, Manifest, Plan
 from modelops_operator.shell.cache import Cache
-from modelops_operator.shell.leader import Leadership
+from modelops_operator.shell.leader import Leadership, NotLeadingError, fenced
 from modelops_operator.shell.queue import TokenBucket
 
 COMPONENT: Final = "modelops-operator"
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 _WRITES: Final = Counter("modelops_writes_total", "Writes to the API server.", ["kind", "verb"])
-
-
-class NotLeadingError(Exception):
-    """Another replica has taken over: nothing more is to be written."""
 
 
 class OutdatedError(Exception):
@@ -78,28 +75,35 @@ class Executor:
         """
         if (live.get("status") or {}) == status:
             return False
-        await self._allowed("ModelDeployment", "status")
-        self._cache.put(await self._cluster.write_status(MODEL_DEPLOYMENTS, live, status))
+        written = await self._send(
+            ("ModelDeployment", "status"),
+            lambda: self._cluster.write_status(MODEL_DEPLOYMENTS, live, status),
+        )
+        self._cache.put(written)
         return True
 
     async def tell(self, live: Manifest, event: Event) -> None:
         """Post an Event; one that cannot be posted is only logged."""
+        namespace, told = live["metadata"]["namespace"], _event(live, event)
         try:
-            await self._allowed("Event", "create")
-            await self._cluster.create(EVENTS, live["metadata"]["namespace"], _event(live, event))
+            await self._send(
+                ("Event", "create"), lambda: self._cluster.create(EVENTS, namespace, told)
+            )
         except ApiError as error:
             _log.warning("event not posted", reason=event.reason, error=error.message)
 
     async def delete_image(self, live: Manifest) -> None:
         """Delete a ModelImage, if it is still the one that was read."""
-        await self._allowed("ModelImage", "delete")
-        await self._cluster.delete(MODEL_IMAGES, live)
+        await self._send(("ModelImage", "delete"), lambda: self._cluster.delete(MODEL_IMAGES, live))
 
     async def _create_image(self, manifest: Manifest) -> None:
-        await self._allowed("ModelImage", "create")
         namespace, name = (manifest["metadata"][key] for key in ("namespace", "name"))
         try:
-            self._cache.put(await self._cluster.create(MODEL_IMAGES, namespace, manifest))
+            created = await self._send(
+                ("ModelImage", "create"),
+                lambda: self._cluster.create(MODEL_IMAGES, namespace, manifest),
+            )
+            self._cache.put(created)
         except ApiError as error:
             if error.status != 409:
                 raise
@@ -109,23 +113,26 @@ class Executor:
                 self._cache.put(live)
 
     async def _hand_over(self, manifest: Manifest) -> None:
-        await self._allowed(manifest["kind"], "apply")
         resource = CHILDREN[manifest["kind"]]
-        self._cache.put(await self._cluster.apply(resource, manifest, manager=SCALE_MANAGER))
+        applied = await self._send(
+            (manifest["kind"], "apply"),
+            lambda: self._cluster.apply(resource, manifest, manager=SCALE_MANAGER),
+        )
+        self._cache.put(applied)
 
     async def _apply(self, manifest: Manifest) -> None:
-        await self._allowed(manifest["kind"], "apply")
         resource, metadata = CHILDREN[manifest["kind"]], manifest["metadata"]
         known = self._cache.get(manifest["kind"], (metadata["namespace"], metadata["name"]))
-        if known is None:
-            self._cache.put(await self._cluster.apply(resource, manifest))
-            return
-        # Meanwhile it may have been replaced by somebody else's of the same name.
-        identified = {**manifest, "metadata": {**metadata, "uid": known["metadata"]["uid"]}}
+        if known is not None:
+            # Meanwhile it may have been replaced by somebody else's of the same name.
+            manifest = {**manifest, "metadata": {**metadata, "uid": known["metadata"]["uid"]}}
         try:
-            self._cache.put(await self._cluster.apply(resource, identified))
+            applied = await self._send(
+                (manifest["kind"], "apply"), lambda: self._cluster.apply(resource, manifest)
+            )
+            self._cache.put(applied)
         except ApiError as error:
-            if error.status not in {409, 422}:
+            if known is None or error.status not in {409, 422}:
                 raise
             live = await self._cluster.get(resource, metadata["namespace"], metadata["name"])
             if live is not None and live["metadata"]["uid"] == known["metadata"]["uid"]:
@@ -134,17 +141,18 @@ class Executor:
             raise OutdatedError from error
 
     async def _delete(self, ref: ChildRef, owner: Owner) -> None:
-        await self._allowed(ref.kind, "delete")
         resource = CHILDREN[ref.kind]
         live = await self._cluster.get(resource, owner.namespace, ref.name)
         if live is not None and owner.owns(live):
-            await self._cluster.delete(resource, live)
+            await self._send((ref.kind, "delete"), lambda: self._cluster.delete(resource, live))
 
-    async def _allowed(self, kind: str, verb: str) -> None:
+    async def _send(self, what: tuple[str, str], write: Callable[[], Awaitable[T]]) -> T:
+        """Write when it is our turn, if we lead then; `what` is kind and verb, for the metrics."""
         await self._bucket.take()
         if not self.leading:
             raise NotLeadingError
-        _WRITES.labels(kind, verb).inc()
+        _WRITES.labels(*what).inc()
+        return await fenced(self._leadership, write)
 
 
 async def _guarded(ref: ChildRef, write: Awaitable[None], refused: dict[ChildRef, Failure]) -> None:

@@ -2,7 +2,8 @@
 
 The Lease is taken and renewed by compare-and-swap on its resource version. Whether we still lead
 is judged by our own monotonic clock, counted from before the renewal was sent: a process that was
-paused for longer than the lease finds, before its next write, that it does not lead any more.
+paused for longer than the lease finds, before its next write, that it does not lead any more; and a
+write that was about to be sent when it was paused is given up before it is: see `fenced`.
 """
 
 import asyncio
@@ -10,27 +11,43 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
+from prometheus_client import Gauge
 
 from modelops_operator.adapters.kubernetes import LEASES, ApiError, Cluster
+from modelops_operator.api.config import OperatorConfig
 
 LEASE_SECONDS: Final = 10
 RENEWAL_DEADLINE: Final = 7.0
 """Seconds after the last renewal until we stop writing: less than the lease, for clocks drift."""
 RENEWAL_INTERVAL: Final = 2.0
+WATCH_INTERVAL: Final = 1.0
+"""Seconds between two looks at the lease of another."""
 _PATIENCE: Final = 3.0
 """Seconds for one attempt, so that there are some before the deadline."""
 _POD_VARIABLE: Final = "MODELOPS_POD"
 
 _log = structlog.get_logger()
+_LEADS: Final = Gauge(
+    "modelops_leads", "1 where this replica acts, 0 where it stands by.", ["lease"]
+)
+T = TypeVar("T")
+
+
+class NotLeadingError(Exception):
+    """Another replica has taken over: nothing more is to be written."""
 
 
 class Leadership(Protocol):
     """Says who may write."""
+
+    @property
+    def remaining(self) -> float:
+        """For how many seconds we may write if the lease is not renewed; 0 or less: not at all."""
 
     @property
     def leading(self) -> bool:
@@ -41,6 +58,26 @@ class Leadership(Protocol):
 
     async def run(self) -> None:
         """Do what leading takes, for ever; let go of it when cancelled."""
+
+
+async def fenced(leadership: Leadership, write: Callable[[], Awaitable[T]]) -> T:
+    """Write as long as we lead. What is not done when the lease ends is given up.
+
+    After a pause of the process, the end of the lease is noticed before a connection is there that
+    the write could be sent over. Raises NotLeadingError; ApiError where it took too long although
+    the lease was renewed meanwhile.
+    """
+    remaining = leadership.remaining
+    if remaining <= 0:
+        raise NotLeadingError
+    try:
+        async with asyncio.timeout(remaining):
+            return await write()
+    except TimeoutError as error:
+        if leadership.leading:
+            told = f"the API server does not answer (within {remaining:.0f} s)"
+            raise ApiError(0, told) from error
+        raise NotLeadingError from error
 
 
 class Leader:
@@ -57,9 +94,14 @@ class Leader:
         """The Lease's version, and when we saw it first."""
 
     @property
+    def remaining(self) -> float:
+        """For how many seconds we may write if the lease is not renewed; 0 or less: not at all."""
+        return self._renewed + RENEWAL_DEADLINE - time.monotonic()
+
+    @property
     def leading(self) -> bool:
         """Whether we may write, now."""
-        return time.monotonic() < self._renewed + RENEWAL_DEADLINE
+        return self.remaining > 0
 
     async def wait(self) -> None:
         """Wait until we lead."""
@@ -79,8 +121,10 @@ class Leader:
                 if led != self.leading:
                     led = self.leading
                     _log.info("leads" if led else "follows", lease=self._lease, me=self._identity)
-                await asyncio.sleep(RENEWAL_INTERVAL)
+                _LEADS.labels(self._lease).set(led)
+                await asyncio.sleep(RENEWAL_INTERVAL if led else WATCH_INTERVAL)
         finally:
+            _LEADS.labels(self._lease).set(False)
             if self.leading:
                 self._renewed = float("-inf")
                 await self._release()
@@ -102,6 +146,8 @@ class Leader:
             await self._cluster.create(LEASES, self._namespace, self._claim({}))
             return True
         if not self._available(live):
+            # Should it have been ours, somebody took it away by force.
+            self._renewed = float("-inf")
             return False
         await self._cluster.replace(LEASES, self._claim(live))
         return True
@@ -153,6 +199,7 @@ class Leader:
 class Always:
     """Leads where there is no election, because there is one replica."""
 
+    remaining = float("inf")
     leading = True
 
     async def wait(self) -> None:
@@ -161,6 +208,19 @@ class Always:
     async def run(self) -> None:
         """Have nothing to renew."""
         await asyncio.Event().wait()
+
+
+def election(config: OperatorConfig, cluster: Cluster, *, suffix: str = "") -> Leadership:
+    """Give what the configuration asks for; the suffix tells apart who stands for election."""
+    settings = config.operator.leader_election
+    if not settings.enabled:
+        return Always()
+    return Leader(
+        cluster,
+        namespace=config.operator.namespace,
+        lease=settings.lease_name + suffix,
+        identity=identity(),
+    )
 
 
 def identity() -> str:

@@ -22,7 +22,7 @@ from modelops_operator.shell.execute import Executor
 from modelops_operator.shell.fleet import Fleet
 from modelops_operator.shell.follower import ModelFollower
 from modelops_operator.shell.gather import Gatherer
-from modelops_operator.shell.leader import Always, Leader, Leadership, identity
+from modelops_operator.shell.leader import election
 from modelops_operator.shell.monitoring import Monitor
 from modelops_operator.shell.process import Stop, after, run_process, run_until_stopped
 from modelops_operator.shell.queue import TokenBucket, WorkQueue
@@ -60,7 +60,7 @@ async def operate(config: OperatorConfig) -> None:
 
         stop, cache, fleet, queue = Stop(), Cache(), Fleet(), WorkQueue("deployments")
         listener = Listener(cache, fleet, queue)
-        leadership = _leadership(config, cluster)
+        leadership = election(config, cluster)
         executor = Executor(
             cluster, cache, leadership, TokenBucket(rate=WRITES_PER_SECOND, burst=WRITES_AT_ONCE)
         )
@@ -131,18 +131,6 @@ def _trusted_keys(config: VerificationConfig) -> Sequence[TrustedKey]:
     if config.mode is VerificationMode.DISABLED or config.keys is None:
         return ()
     return trusted_keys(config.keys)
-
-
-def _leadership(config: OperatorConfig, cluster: Cluster) -> Leadership:
-    election = config.operator.leader_election
-    if not election.enabled:
-        return Always()
-    return Leader(
-        cluster,
-        namespace=config.operator.namespace,
-        lease=election.lease_name,
-        identity=identity(),
-    )
 
 
 if __name__ == "__main__":

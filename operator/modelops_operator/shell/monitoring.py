@@ -22,7 +22,7 @@ from modelops_operator.core.state import Health
 from modelops_operator.shell.controller import KIND, Controller
 from modelops_operator.shell.queue import Key
 from modelops_operator.shell.references import References
-from modelops_operator.shell.verdicts import count_left_out, export, withdraw
+from modelops_operator.shell.verdicts import Series, count_left_out, export, withdraw
 
 _log = structlog.get_logger()
 _TICK: Final = Histogram("modelops_monitoring_seconds", "How long reading and judging takes.")
@@ -40,7 +40,7 @@ class Monitor:
         self._store = TelemetryStore(settle=source.settle)
         self._specs: dict[Key, tuple[tuple[str, int], Monitoring | None]] = {}
         """`spec.monitoring` by key, as of an object's uid and generation."""
-        self._shown: set[Key] = set()
+        self._shown: dict[Key, Series] = {}
 
     async def run(self) -> None:
         """Tick for ever, as long as we lead. No error ends it."""
@@ -71,11 +71,21 @@ class Monitor:
         self._retain(running.keys())
         for key, (monitoring, release) in running.items():
             reading = readings.get(key, Reading())
-            count_left_out(key, reading)
+            series = self._show(key, release)
+            count_left_out(series, reading)
             self._store.add(key, reading.lines, now, damaged=reading.damaged)
             health = await self._judge(key, monitoring, release, reading)
             self._controller.judged(key, health)
-            export(key, health)
+            export(series, health)
+
+    def _show(self, key: Key, release: Release) -> Series:
+        """Name the metrics of a deployment; those of the version before are withdrawn."""
+        series = (*key, release.predictor.name, release.predictor.version)
+        former = self._shown.get(key)
+        if former not in {None, series}:
+            withdraw(former)
+        self._shown[key] = series
+        return series
 
     def _running(self) -> Iterator[tuple[Key, tuple[Monitoring, Release]]]:
         """Find what every deployment runs, as its Deployment tells."""
@@ -121,6 +131,5 @@ class Monitor:
         self._store.retain(running)
         for key in self._specs.keys() - running:
             del self._specs[key]
-        for key in self._shown - running:
-            withdraw(key)
-        self._shown = set(running)
+        for key in self._shown.keys() - running:
+            withdraw(self._shown.pop(key))

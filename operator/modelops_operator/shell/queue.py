@@ -58,7 +58,7 @@ class _Waiting:
 
     def remove(self, key: Key) -> float | None:
         """Take a key out, wherever it is; None if it is not there."""
-        since = self._namespaces.get(key[0], {}).pop(key, None)
+        since = self._namespaces.get(key[0], OrderedDict()).pop(key, None)
         if since is not None:
             self._count -= 1
             if not self._namespaces[key[0]]:

@@ -19,8 +19,9 @@ from modelops_operator.core.image import missing_base, wanted_image
 from modelops_operator.core.wishes import REBUILD, wish
 from modelops_operator.shell.cache import Cache, Manifest
 from modelops_operator.shell.controller import predictor_of
-from modelops_operator.shell.execute import Executor, NotLeadingError
+from modelops_operator.shell.execute import Executor
 from modelops_operator.shell.follower import ModelFollower
+from modelops_operator.shell.leader import NotLeadingError
 
 YOUNG: Final = timedelta(minutes=2)
 """A ModelImage younger than this is not judged: who asked for it may not be seen yet."""

@@ -8,9 +8,11 @@ from prometheus_client import Counter, Gauge
 from modelops_operator.adapters.telemetry import Reading
 from modelops_operator.api.conditions import ConditionType
 from modelops_operator.core.state import Health
-from modelops_operator.shell.queue import Key
 
-_LABELS: Final = ("namespace", "name")
+Series = tuple[str, str, str, str]
+"""Namespace and name of a ModelDeployment, and the model that it predicts with: name, version."""
+
+_LABELS: Final = ("namespace", "name", "model", "version")
 _CONDITIONS: Final = {
     ConditionType.DRIFT_DETECTED: Gauge(
         "modelops_drift_detected", "1: drift, 0: none, -1: unknown.", _LABELS
@@ -46,32 +48,32 @@ _LEFT_OUT: Final = Counter(
 _LEVELS: Final = {"True": 1, "False": 0, "Unknown": -1}
 
 
-def export(key: Key, health: Health) -> None:
+def export(series: Series, health: Health) -> None:
     """Show a verdict."""
     for condition in health.conditions:
         gauge = _CONDITIONS.get(condition.type)
         if gauge is not None:
-            gauge.labels(*key).set(_LEVELS[condition.status])
+            gauge.labels(*series).set(_LEVELS[condition.status])
     for path, gauge in _FIGURES.items():
         figure = _find(health.evidence, path)
         if figure is None:
-            gauge.remove(*key)
+            gauge.remove(*series)
         else:
-            gauge.labels(*key).set(float(figure))
+            gauge.labels(*series).set(float(figure))
 
 
-def count_left_out(key: Key, reading: Reading) -> None:
+def count_left_out(series: Series, reading: Reading) -> None:
     """Count the lines of a reading that were not believed."""
-    _LEFT_OUT.labels(*key, "damaged").inc(reading.damaged)
-    _LEFT_OUT.labels(*key, "foreign").inc(reading.foreign)
+    _LEFT_OUT.labels(*series, "damaged").inc(reading.damaged)
+    _LEFT_OUT.labels(*series, "foreign").inc(reading.foreign)
 
 
-def withdraw(key: Key) -> None:
-    """Show nothing of an object that is gone."""
+def withdraw(series: Series) -> None:
+    """Show nothing more of what is not served any more."""
     for cause in ("damaged", "foreign"):
-        _LEFT_OUT.remove(*key, cause)
+        _LEFT_OUT.remove(*series, cause)
     for gauge in (*_CONDITIONS.values(), *_FIGURES.values()):
-        gauge.remove(*key)
+        gauge.remove(*series)
 
 
 def _find(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:

@@ -59,6 +59,10 @@ fuzz: setup ## Throw made-up wheels at the builder's reader (SECONDS=60)
 	$(UV) run --quiet --no-sync --with atheris==3.0.0 python tests/fuzz/wheels.py \
 		-artifact_prefix=$(CACHE)/ -len_control=0 -max_len=800 -max_total_time=$(or $(SECONDS),60)
 
+.PHONY: test-faults
+test-faults: setup ## The fault suite in full: every kill, every fault, a minute's silence
+	MODELOPS_LONG_FAULTS=1 $(PYTHON) -m pytest tests/faults
+
 .PHONY: test-spark
 test-spark: setup ## The reference profile by a real Spark (needs Java, fetches 400 MB)
 	java -version 2>&1 | head -1 || apt-get install -y default-jre-headless

@@ -149,6 +149,7 @@ def test_any_path_of_edits_ends_where_the_last_alone_would(path: list[set[str]])
     assert applied(cluster) == applied(direct)
     assert cluster.decide().apply == ()
     assert cluster.conditions["Ready"] == ("True", "Serving")
+    assert "UpdateAvailable" not in cluster.conditions
     assert (AUTOSCALER in cluster.children) == ("autoscaling" in path[-1])
 
 

@@ -1,0 +1,141 @@
+"""R12: outside systems that refuse, fail, fall silent or answer garbage, in each of their calls.
+
+One operator and one object for each case, all at the same time: the proxies tell them apart by the
+names that requests mention. The right thing is said meanwhile, and all recover by themselves.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.nursery import Nursery
+from tests.faults.proxy import Call, Fault, Proxy
+from tests.faults.world import LONG, NAMESPACE, World, kubeconfig
+from tests.shell.operating import configuration
+
+pytestmark = pytest.mark.contract
+
+JSON = {"Content-Type": "application/json"}
+GARBAGE = Fault(status=200, body=b"<html>welcome", headers={"Content-Type": "text/html"})
+FAULTS: Mapping[str, Fault] = {
+    "401": Fault(status=401, body=b"who are you"),
+    "403": Fault(status=403, body=b"not you"),
+    "429": Fault(status=429, body=b"later", headers={"Retry-After": "1"}),
+    "500": Fault(status=500, body=b"oh"),
+    "503": Fault(status=503, body=b"down"),
+    "cut": Fault(),
+    "lost": Fault(forwarded=True),
+    "garbage": GARBAGE,
+    **({"silence": Fault(silence=120.0)} if LONG else {}),
+}
+DENIED = {"401", "403"}
+CALLS = {"alias": "registered-models/get", "version": "model-versions/get"}
+
+
+@dataclass
+class Stage:
+    """One operator with a proxy on either side."""
+
+    world: World
+    cluster: Proxy
+    mlflow: Proxy
+
+
+@pytest.fixture(scope="module")
+def stage(
+    world: World,
+    proxy: Proxy,
+    nursery: Nursery,
+    tracking_uri: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stage]:
+    folder: Path = tmp_path_factory.mktemp("outages")
+    with Proxy(tracking_uri) as mlflow:
+        config = configuration(mlflow.address, leaderElection={"enabled": False})
+        operator = nursery.start(config, kubeconfig(folder / "kubeconfig", proxy.address))
+        operator.wait_until_ready()
+        yield Stage(world, proxy, mlflow)
+        operator.kill()
+        assert "crashed" not in operator.log.read_text()
+
+
+def test_what_mlflow_does_is_told_and_passes(stage: Stage) -> None:
+    cases = {
+        f"mlflow-{call}-{kind}": (path, kind) for call, path in CALLS.items() for kind in FAULTS
+    }
+
+    def rule(call: Call) -> Fault | None:
+        for name, (path, kind) in cases.items():
+            if call.path.partition("?")[0].endswith(path) and call.mentions(f"{name}-model"):
+                return FAULTS[kind]
+        return None
+
+    for name in cases:
+        stage.world.register(f"{name}-model")
+    stage.mlflow.rule = rule
+    for name in cases:
+        stage.world.create(name, f"{name}-model")
+    for name, (_, kind) in cases.items():
+        denied = kind in DENIED
+        reason = "ModelRegistryDenied" if denied else "ModelRegistryUnreachable"
+        stage.world.wait_for(name, "ModelsResolved", reason)
+        assert ("Stalled" in stage.world.conditions(name)) == denied, name
+    stage.mlflow.rule = lambda _: None
+    for name in cases:
+        stage.world.wait_until_ready(name)
+        stage.world.remove(name)
+
+
+def test_what_the_api_server_does_to_writes_passes(stage: Stage) -> None:
+    """Each of the first writes for an object fails twice, each in its turn."""
+    attempts = 2
+    failed: dict[tuple[str, str], int] = {}
+    names = {f"api-{kind}": kind for kind in FAULTS if kind != "silence"}
+
+    def rule(call: Call) -> Fault | None:
+        if not call.number:
+            return None
+        for name, kind in names.items():
+            place = (name, call.path.partition("?")[0])
+            if call.mentions(name) and failed.get(place, 0) < attempts:
+                failed[place] = failed.get(place, 0) + 1
+                return FAULTS[kind]
+        return None
+
+    model = "api-model"
+    stage.world.register(model)
+    stage.world.create("untroubled", model)
+    stage.world.wait_until_ready("untroubled")
+    end = stage.world.state("untroubled")
+    stage.cluster.rule = rule
+    for name in names:
+        stage.world.create(name, model)
+    for name in names:
+        stage.world.wait_until_ready(name, 120)
+        assert stage.world.state(name) == end, name
+    kinds = {path.rsplit("/", 2)[-2] for _, path in failed if NAMESPACE in path}
+    assert {"deployments", "services", "networkpolicies"} <= kinds
+    stage.cluster.rule = lambda _: None
+    for name in ("untroubled", *names):
+        stage.world.remove(name)
+
+
+def test_watches_that_are_cut_are_taken_up_again(stage: Stage) -> None:
+    """R17: every watch is cut as it begins, for a while; nothing is missed for ever."""
+    stage.world.register("cut-model")
+    cut = 0
+
+    def rule(call: Call) -> Fault | None:
+        nonlocal cut
+        if "watch=true" not in call.path or cut > 40:
+            return None
+        cut += 1
+        return Fault(silence=0.2)
+
+    stage.cluster.rule = rule
+    stage.world.create("cut", "cut-model")
+    stage.world.wait_until_ready("cut", 120)
+    stage.cluster.rule = lambda _: None
+    stage.world.remove("cut")

@@ -14,7 +14,7 @@ from tests.core.simulation import START, Cluster, version
 
 pytestmark = pytest.mark.unit
 
-MODELS = {"f:spec": {"f:models": {"f:predictor": {}}}}
+MODELS: Mapping[str, Any] = {"f:spec": {"f:models": {"f:predictor": {}}}}
 
 
 def asked(manager: str, fields: Mapping[str, Any], minute: int = 0, **more: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_an_edit_was_asked_for_by_who_wrote_the_models_last(cluster: Cluster) ->
 
 
 def test_another_runtime_is_an_edit(cluster: Cluster) -> None:
-    fields = {"f:spec": {"f:serving": {"f:runtime": {}}}}
+    fields: dict[str, Any] = {"f:spec": {"f:serving": {"f:runtime": {}}}}
     cluster.object["metadata"]["managedFields"].append(asked("flux", fields, 9))
     cluster.edit(lambda spec: spec["serving"].update(runtime="Pyfunc"))
     cluster.converge()

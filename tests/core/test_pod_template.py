@@ -138,10 +138,8 @@ def test_any_path_of_edits_ends_where_the_last_alone_would(path: list[set[str]])
     """R4, R6 and R7: what is declared reaches the children, what is removed disappears."""
     cluster, direct = Cluster(), Cluster()
     for names in path:
-        cluster.edit(lambda spec, names=names: spec.update(serving=serving(names)))
-        cluster.converge()
-    direct.edit(lambda spec: spec.update(serving=serving(path[-1])))
-    direct.converge()
+        set_serving(cluster, **serving(names))
+    set_serving(direct, **serving(path[-1]))
     if AUTOSCALER in cluster.children:
         # How many there are is the autoscaler's.
         for each in (cluster, direct):

@@ -7,6 +7,7 @@ other. It runs in a thread of its own.
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -131,10 +132,11 @@ class Proxy:
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
-            # Watches go on for minutes: each piece is handed on as it comes.
-            async for piece in answer.content.iter_any():
-                await response.write(piece)
-            await response.write_eof()
+            # Watches go on for minutes: pieces are handed on as they come, until who asked is gone.
+            with suppress(ConnectionError):
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+                await response.write_eof()
             return response
 
     def _ask(self, request: web.Request, body: bytes) -> "aiohttp.client._RequestContextManager":

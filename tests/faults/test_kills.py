@@ -63,7 +63,7 @@ class Story:
         first = self.start()
 
         def rule(call: Call) -> Fault | None:
-            if call.number != killed_at or first.killed:
+            if not call.number or call.number != killed_at or first.killed:
                 return None
             return Fault(forwarded=after, meanwhile=first.kill)
 

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.contract
 
 JSON = {"Content-Type": "application/json"}
 GARBAGE = Fault(status=200, body=b"<html>welcome", headers={"Content-Type": "text/html"})
+SKIPPED = Fault(status=200, body=b"{}", headers=JSON)
 FAULTS: Mapping[str, Fault] = {
     "401": Fault(status=401, body=b"who are you"),
     "403": Fault(status=403, body=b"not you"),
@@ -67,6 +68,8 @@ def test_what_mlflow_does_is_told_and_passes(stage: Stage) -> None:
     }
 
     def rule(call: Call) -> Fault | None:
+        if call.path.partition("?")[0].endswith("registered-models/search"):
+            return SKIPPED  # so that each model is asked for by its name
         for name, (path, kind) in cases.items():
             if call.path.partition("?")[0].endswith(path) and call.mentions(f"{name}-model"):
                 return FAULTS[kind]

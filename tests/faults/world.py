@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ KINDS = {
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
 }
+VERDICTS = {"DriftDetected", "OutliersDetected", "MonitoringHealthy", "ServiceHealthy"}
 DEPLOYMENTS = "/apis/modelops.dev/v1alpha1/namespaces/{}/modeldeployments"
 IMAGES = "/apis/modelops.dev/v1alpha1/namespaces/modelops-system/modelimages"
 _MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -142,13 +143,16 @@ class World:
             for kind, path in KINDS.items()
         }
         status = json.loads(json.dumps(self.status(name)).replace(name, "NAME"))
-        for one in status.get("conditions", ()):
-            one.pop("lastTransitionTime")
+        # What telemetry tells depends on when it is looked at.
+        status.pop("health", None)
+        status["conditions"] = {
+            one["type"]: (one["status"], one["reason"], one["message"])
+            for one in status.get("conditions", ())
+            if one["type"] not in VERDICTS
+        }
         for entry in status.get("history", ()):
             entry.pop("startedAt")
             entry.pop("finishedAt", None)
-        status.get("health", {}).pop("evaluatedAt", None)
-        status.pop("revision", None)
         images = [image["metadata"]["name"] for image in self._items(IMAGES)]
         return {"children": children, "status": status, "images": len(images)}
 
@@ -187,7 +191,9 @@ def hands(world: World) -> Iterator[None]:
 
     def play() -> None:
         while not ended.wait(0.05):
-            world.build_and_roll_out()
+            # An API server that has just been given its definitions asks for patience (429).
+            with suppress(httpx.HTTPError):
+                world.build_and_roll_out()
 
     thread = threading.Thread(target=play)
     thread.start()

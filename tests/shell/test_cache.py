@@ -31,7 +31,7 @@ def test_of_the_managed_fields_it_is_kept_who_asked_for_a_revision() -> None:
         return {"manager": manager, "time": "t", "operation": "Apply", "fieldsV1": fields, **more}
 
     models = {"f:models": {"f:predictor": {"f:name": {}}}, "f:monitoring": {}}
-    annotations = {"f:annotations": {"f:modelops.dev/rebuild": {}, "f:other": {}}}
+    annotations: dict[str, Any] = {"f:annotations": {"f:modelops.dev/rebuild": {}, "f:other": {}}}
     fields = [
         entry("kubectl", {"f:spec": models}),
         entry("scaler", {"f:spec": {"f:serving": {"f:replicas": {}}}}, subresource="scale"),

@@ -39,6 +39,13 @@ def test_it_tells_when_it_opens(fields: dict[str, Any], now: str, opens_in: str)
     assert window(**fields).opens_in(at(now)) == hours
 
 
+def test_who_begins_later_ends_with_the_others() -> None:
+    delay = timedelta(minutes=30)
+    assert window().opens_in(at("2026-03-04T02:45:00"), delay) == timedelta(minutes=15)
+    assert window().opens_in(at("2026-03-04T03:00:00"), delay) == timedelta()
+    assert window().opens_in(at("2026-03-04T04:30:00"), delay) == timedelta(hours=22, minutes=30)
+
+
 @given(
     now=st.timedeltas(timedelta(), timedelta(days=730)).map(at("2026-01-01").__add__),
     days=st.none() | st.sets(st.sampled_from(Day), min_size=1),

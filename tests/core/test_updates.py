@@ -89,7 +89,9 @@ def test_it_is_taken_over_in_the_deployments_own_window(upgraded: Cluster) -> No
     upgraded.converge()
     assert upgraded.conditions["UpdateAvailable"] == WAITS
     again = upgraded.decide().requeue_after
-    assert again == START + timedelta(hours=1) - upgraded.now
+    assert again is not None
+    opens_in = START + timedelta(hours=1) - upgraded.now
+    assert opens_in <= again <= opens_in + timedelta(minutes=30)
     upgraded.now += again
     upgraded.converge()
     assert pods(upgraded)["terminationGracePeriodSeconds"] == 77
@@ -101,9 +103,28 @@ def test_it_is_taken_over_in_the_configured_window(upgraded: Cluster) -> None:
     upgraded.now = START + timedelta(minutes=30)
     upgraded.converge()
     assert "UpdateAvailable" in upgraded.conditions
-    upgraded.now = START + timedelta(minutes=70)
+    upgraded.now = START + timedelta(minutes=90)
     upgraded.converge()
     assert "UpdateAvailable" not in upgraded.conditions
+
+
+def test_not_all_begin_at_once() -> None:
+    begun = set()
+    for number in range(20):
+        cluster = Cluster(config=configuration(operator={"maintenanceWindow": SOON}))
+        cluster.object["metadata"]["uid"] = f"uid-{number}"
+        cluster.converge()
+        cluster.config = cluster.config.model_copy(
+            update={"runtime": RuntimeConfig(version="0.2.0")}
+        )
+        cluster.converge()
+        again = cluster.decide().requeue_after
+        assert again is not None
+        begun.add(cluster.now + again)
+    assert len(begun) == 20
+    opens = START + timedelta(hours=1)
+    assert opens <= min(begun) < opens + timedelta(minutes=10)
+    assert opens + timedelta(minutes=20) < max(begun) <= opens + timedelta(minutes=30)
 
 
 def test_a_window_of_ones_own_is_worth_more_than_the_configured_one(upgraded: Cluster) -> None:

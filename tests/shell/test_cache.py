@@ -30,7 +30,7 @@ def test_of_the_managed_fields_it_is_kept_who_asked_for_a_revision() -> None:
     def entry(manager: str, fields: Any, **more: str) -> dict[str, Any]:
         return {"manager": manager, "time": "t", "operation": "Apply", "fieldsV1": fields, **more}
 
-    models = {"f:models": {"f:predictor": {"f:name": {}}}, "f:monitoring": {}}
+    models: dict[str, Any] = {"f:models": {"f:predictor": {"f:name": {}}}, "f:monitoring": {}}
     annotations: dict[str, Any] = {"f:annotations": {"f:modelops.dev/rebuild": {}, "f:other": {}}}
     fields = [
         entry("kubectl", {"f:spec": models}),

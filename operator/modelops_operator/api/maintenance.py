@@ -42,7 +42,8 @@ class MaintenanceWindow(Fields):
     ]
     """When it begins, such as "02:30", in quotes."""
     duration: Annotated[timedelta, DurationBetween("15m", "24h")]
-    """How long it lasts, such as 2h. A rollout that has begun goes on after its end."""
+    """How long it lasts, such as 2h. Deployments begin one after the other in its first half; a
+    rollout that has begun goes on after its end."""
     time_zone: Annotated[
         str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$")
     ] = "UTC"
@@ -57,12 +58,17 @@ class MaintenanceWindow(Fields):
             raise ValueError("must be a time zone such as Europe/Berlin") from error
         return name
 
-    def opens_in(self, now: datetime) -> timedelta:
-        """Tell how long it takes until the window is open; nothing while it is."""
+    def opens_in(self, now: datetime, delay: timedelta = timedelta()) -> timedelta:
+        """Tell how long it takes until the window is open; nothing while it is.
+
+        `delay` is how much later than the others one begins; it is less than the duration.
+        """
         today = now.astimezone(ZoneInfo(self.time_zone)).date()
         days = (today + timedelta(days=number) for number in range(-1, _LOOK_AHEAD))
         starts = [self._start(day) for day in days if self._begins_on(day)]
-        return min(max(start - now, timedelta()) for start in starts if start + self.duration > now)
+        return min(
+            max(start + delay - now, timedelta()) for start in starts if start + self.duration > now
+        )
 
     def _begins_on(self, day: date) -> bool:
         return self.days is None or list(Day)[day.weekday()] in self.days

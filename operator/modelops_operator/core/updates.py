@@ -13,6 +13,7 @@ from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.maintenance import MaintenanceWindow
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ModelDeployment
+from modelops_operator.core.differences import digest
 from modelops_operator.core.findings import Finding, Outlook, bounded
 from modelops_operator.core.release import built_reference
 from modelops_operator.core.scene import Scene
@@ -35,7 +36,7 @@ class Renewal:
         window: MaintenanceWindow | None = (
             desired.spec.serving.maintenance_window or config.operator.maintenance_window
         )
-        opens_in = None if window is None else window.opens_in(now)
+        opens_in = None if window is None else window.opens_in(now, _delay(scene, window))
         wished = pending_update(scene, desired) is not None
         return cls(due=wished or opens_in == timedelta(), opens_in=opens_in)
 
@@ -53,6 +54,12 @@ class Renewal:
             ConditionType.UPDATE_AVAILABLE, "True", Reason.UPDATE_WAITING, bounded(message)
         )
         return Finding(condition=condition, outlook=Outlook.SETTLED, again=self.opens_in or None)
+
+
+def _delay(scene: Scene, window: MaintenanceWindow) -> timedelta:
+    """Spread the fleet over the first half of the window: not all are to be started at once."""
+    fraction = int(digest(scene.owner.uid), 16) / 16**16
+    return window.duration / 2 * fraction
 
 
 def image_updates(scene: Scene, config: OperatorConfig) -> tuple[str, ...]:

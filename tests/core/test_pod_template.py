@@ -367,6 +367,12 @@ def test_what_weakens_the_pods_is_refused_unless_it_is_allowed(overlay: Any, say
     assert refused(overlay, restricted=False) == ""
 
 
+def test_a_refusal_of_many_fields_still_tells_the_way_out() -> None:
+    weak = [{"name": f"sidecar-{number}", "image": "a"} for number in range(9)]
+    message = refused({"spec": {"containers": weak}})
+    assert message.endswith("(policy.podSecurity: Privileged)")
+
+
 @pytest.mark.parametrize(("overlay", "says"), TOUCHED.values(), ids=TOUCHED)
 def test_what_the_operator_needs_stays_whatever_is_allowed(overlay: Any, says: str) -> None:
     assert f"spec.serving.podTemplate.{says}" in refused(overlay)

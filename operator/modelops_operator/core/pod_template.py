@@ -40,6 +40,8 @@ SPREAD = (
     },
 )
 """How pods are spread where the user does not say."""
+SHOWN = 4
+"""Fields that a refusal names."""
 AS_THEY_ARE = ("nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets")
 """Fields of `spec.serving` that are fields of a pod's spec."""
 
@@ -117,7 +119,8 @@ def objection(owner: Owner, settings: Settings, *, restricted: bool) -> Failure 
 
 
 def _refusal(told: Iterable[str], way_out: str) -> Failure:
-    message = "; ".join(f"spec.serving.podTemplate.{each}" for each in told)
+    first = list(told)[:SHOWN]  # so that the way out is not cut off
+    message = "; ".join(f"spec.serving.podTemplate.{each}" for each in first)
     return Failure(
         reason=Reason.POD_TEMPLATE_REFUSED, message=bounded(message + way_out), permanent=True
     )

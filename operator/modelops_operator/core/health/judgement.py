@@ -41,6 +41,8 @@ tenth window has 1.5 times as many by chance."""
 _LEVELS: Final = (Severity.NONE, Severity.WARN, Severity.ALERT)
 Levels = NDArray[np.int64]
 """Indices of `_LEVELS`."""
+Compared = tuple[int, FeatureProfile]
+"""The index of a feature among the histograms, or `SCORES`; and its reference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +84,8 @@ def judge_drift(
     groups: Sequence[Window], profile: Profile, thresholds: DriftThresholds
 ) -> DriftVerdict:
     """Compare each group with the profile; `groups` has one to three windows, oldest first."""
-    features = _features(profile)
-    reference = _matrix([_expected(feature) for feature in features.values()])
+    features = compared(profile)
+    reference = _matrix([_expected(feature) for _, feature in features.values()])
     found = [
         _compare(reference, _observed(group, profile, features, reference.shape[1]), thresholds)
         for group in groups
@@ -92,10 +94,10 @@ def judge_drift(
     agreed = _agreed(levels) if len(groups) > 1 else np.zeros_like(levels[0])
     verdicts = [
         FeatureVerdict(name=name, psi=float(value), severity=_LEVELS[level])
-        for name, value, level in zip(_names(profile), _agreed(values), agreed, strict=True)
+        for name, value, level in zip(features, _agreed(values), agreed, strict=True)
     ]
     verdicts.sort(key=lambda each: (-_LEVELS.index(each.severity), -each.psi, each.name))
-    suspects = [name for name, level in zip(_names(profile), levels[0], strict=True) if level]
+    suspects = [name for name, level in zip(features, levels[0], strict=True) if level]
     return DriftVerdict(
         features=tuple(verdicts), unconfirmed=tuple(suspects) if len(groups) == 1 else ()
     )
@@ -115,6 +117,15 @@ def judge_outliers(
     )
 
 
+def compared(profile: Profile) -> Mapping[str, Compared]:
+    """Name what is compared: the features, and the scores so that no feature is called the same."""
+    found = {each.name: (index, each) for index, each in enumerate(profile.features)}
+    if profile.scores is not None:
+        name = profile.scores.name
+        found[f"{name} (prediction)" if name in found else name] = (SCORES, profile.scores)
+    return found
+
+
 def counted(window: Window, profile: Profile) -> bool:
     """Whether anything in the window was counted against this profile."""
     return any(edges == profile.edges_hash for edges, _ in window.histograms)
@@ -122,7 +133,7 @@ def counted(window: Window, profile: Profile) -> bool:
 
 def fits(window: Window, profile: Profile) -> bool:
     """Whether all that was counted in the window was counted against this profile."""
-    sizes = {index: len(_expected(feature)) for index, feature in _features(profile).items()}
+    sizes = {index: len(_expected(feature)) for index, feature in compared(profile).values()}
     return all(
         edges == profile.edges_hash and len(counts) == sizes.get(index)
         for (edges, index), counts in window.histograms.items()
@@ -156,30 +167,16 @@ def _agreed(figures: NDArray[np.float64] | Levels) -> NDArray[np.float64]:
     return np.asarray(np.sort(figures, axis=0)[-min(2, len(figures))])
 
 
-def _features(profile: Profile) -> Mapping[int, FeatureProfile]:
-    scores = {} if profile.scores is None else {SCORES: profile.scores}
-    return {**dict(enumerate(profile.features)), **scores}
-
-
-def _names(profile: Profile) -> list[str]:
-    """Name the features, and the predictions' scores so that no feature is called the same."""
-    names = [feature.name for feature in profile.features]
-    if profile.scores is not None:
-        name = profile.scores.name
-        names.append(f"{name} (prediction)" if name in names else name)
-    return names
-
-
 def _expected(feature: FeatureProfile) -> Counts:
     return np.array([*feature.counts, feature.missing, feature.unseen], dtype=np.int64)
 
 
 def _observed(
-    group: Window, profile: Profile, features: Mapping[int, FeatureProfile], width: int
+    group: Window, profile: Profile, features: Mapping[str, Compared], width: int
 ) -> Counts:
     """Lay out a group's counts as the reference's are; what was counted otherwise is left out."""
     rows = np.zeros((len(features), width), dtype=np.int64)
-    for row, (index, feature) in enumerate(features.items()):
+    for row, (index, feature) in enumerate(features.values()):
         counts = group.histograms.get((profile.edges_hash, index), np.zeros(0, dtype=np.int64))
         if len(counts) == len(feature.counts) + 2:
             rows[row, : len(counts)] = counts

@@ -229,6 +229,15 @@ class History:
                 yield self._slots[key]
 
 
+def apart(lines: Iterable[Line]) -> Sequence[Window]:
+    """Give the windows of one revision as they were written, the oldest first; none is merged."""
+    slots: dict[tuple[datetime, datetime], _Slot] = {}
+    for line in lines:
+        key = (line.end, line.start)
+        slots.setdefault(key, _Slot(Window(start=line.start, end=line.end))).add(line)
+    return [slots[key].window for key in sorted(slots)]
+
+
 class TelemetryStore:
     """The histories of a whole fleet. Keys are what the caller names its deployments by."""
 

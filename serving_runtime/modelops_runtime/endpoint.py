@@ -129,6 +129,7 @@ class ServingMiddleware:
                 self._desk.recorder.note(
                     answered.matrix,
                     answered.scores,
+                    answered.content["predictions"],
                     rows=answered.rows,
                     outliers=answered.outliers,
                     seconds=perf_counter() - start,

@@ -5,13 +5,14 @@ merge exactly by addition. Nothing in it can be traced back to a row.
 
     {"k":"mdw1","m":"staging/employment","r":"4f1c..","e":"<edges hash>","w":"<window start>",
      "d":300,"p":"<pod>","wk":"<worker>","ch":0,"cc":1,"fp":"treelite","n":15000,"o":12,"q":900,
-     "x":{"4xx":3},"l":[[20,880],[21,20]],"y":{"h":[..],"na":0,"nw":0},
+     "x":{"4xx":3},"l":[[20,880],[21,20]],"y":{"h":[..],"na":0,"nw":0},"c":{..},
      "f":[{"i":0,"h":[..],"na":3,"nw":0}]}
 
 n rows, o outliers, q requests, x errors, l latencies (sparse: bin and count), y the predictions'
-scores, f features (h bins, na missing, nw unseen). A line has at most `LONGEST_LINE` bytes, since
-what is longer may mix with the lines of other processes; features that do not fit go into further
-chunks (ch of cc), which carry nothing else. Readers count each (p, wk, w, ch) once.
+scores, c the predicted classes, f features (h bins, na missing, nw unseen). A line has at most
+`LONGEST_LINE` bytes, since what is longer may mix with the lines of other processes; features that
+do not fit go into further chunks (ch of cc), which carry nothing else. Readers count each (p, wk,
+w, ch) once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -77,6 +78,8 @@ class Line:
     latency: tuple[tuple[int, int], ...] = ()
     """Bin of `LATENCY_EDGES` and number of requests, in the order of bins."""
     scores: Histogram | None = None
+    labels: Histogram | None = None
+    """The predicted classes."""
     features: tuple[FeatureCounts, ...] = ()
 
     @property
@@ -126,7 +129,11 @@ class Line:
         }
 
     def _head(self, chunk: int, chunks: int) -> dict[str, Any]:
-        scores = {} if self.scores is None else {"y": _counts(self.scores)}
+        predictions = {
+            key: _counts(each)
+            for key, each in (("y", self.scores), ("c", self.labels))
+            if each is not None
+        }
         return {
             **self._identity(chunk, chunks),
             "fp": self.form,
@@ -135,7 +142,7 @@ class Line:
             "q": self.requests,
             "x": dict(self.errors),
             "l": self.latency,
-            **scores,
+            **predictions,
         }
 
     @classmethod
@@ -180,6 +187,7 @@ class Line:
             errors={_text(name): _count(number) for name, number in data.get("x", {}).items()},
             latency=tuple((_bin(each), _count(number)) for each, number in data.get("l", ())),
             scores=_histogram(data["y"]) if "y" in data else None,
+            labels=_histogram(data["c"]) if "c" in data else None,
             features=tuple(
                 FeatureCounts(_count(each["i"]), _histogram(each)) for each in data.get("f", ())
             ),
@@ -240,11 +248,14 @@ def _added(one: Line, other: Line) -> Line:
         requests=one.requests + other.requests,
         errors=_summed(one.errors, other.errors),
         latency=tuple(sorted(_summed(dict(one.latency), dict(other.latency)).items())),
-        scores=one.scores + other.scores
-        if one.scores and other.scores
-        else one.scores or other.scores,
+        scores=_both(one.scores, other.scores),
+        labels=_both(one.labels, other.labels),
         features=tuple(FeatureCounts(index, features[index]) for index in sorted(features)),
     )
+
+
+def _both(one: Histogram | None, other: Histogram | None) -> Histogram | None:
+    return one + other if one and other else one or other
 
 
 def _summed(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:

@@ -29,7 +29,7 @@ from modelops_operator.core.health.statistics import (
     rate_ratio,
 )
 from modelops_operator.core.health.watch import OutlierReference
-from modelops_operator.core.health.windows import MINIMUM_ROWS, SCORES, Window
+from modelops_operator.core.health.windows import LABELS, MINIMUM_ROWS, SCORES, Window
 
 FALSE_DISCOVERIES: Final = 0.01
 """Share of the features found to differ in one group that may do so by chance."""
@@ -42,7 +42,7 @@ _LEVELS: Final = (Severity.NONE, Severity.WARN, Severity.ALERT)
 Levels = NDArray[np.int64]
 """Indices of `_LEVELS`."""
 Compared = tuple[int, FeatureProfile]
-"""The index of a feature among the histograms, or `SCORES`; and its reference."""
+"""The index of a feature among the histograms, or `SCORES` or `LABELS`; and its reference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +118,13 @@ def judge_outliers(
 
 
 def compared(profile: Profile) -> Mapping[str, Compared]:
-    """Name what is compared: the features, and the scores so that no feature is called the same."""
+    """Name what is compared: features, scores and predicted classes, each by a name of its own."""
     found = {each.name: (index, each) for index, each in enumerate(profile.features)}
     if profile.scores is not None:
         name = profile.scores.name
         found[f"{name} (prediction)" if name in found else name] = (SCORES, profile.scores)
+    if profile.labels is not None:
+        found[f"{profile.labels.name} (predicted class)"] = (LABELS, profile.labels)
     return found
 
 

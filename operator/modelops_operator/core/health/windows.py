@@ -37,12 +37,15 @@ REVISIONS: Final = 3
 """Revisions kept of one deployment: the running one, the next one, and one to roll back to."""
 SCORES: Final = -1
 """The index of the predictions' scores among the histograms, beside the features'."""
+LABELS: Final = -2
+"""The index of the predicted classes."""
 
 _LATE_WINDOWS: Final = 3
 _LATE: Final = timedelta(minutes=5)
 
 HistogramKey = tuple[str, int]
-"""The hash of the edges that were counted against, and the index of the feature, or `SCORES`."""
+"""The hash of the edges that were counted against, and the index of the feature, or `SCORES`, or
+`LABELS`."""
 K = TypeVar("K", bound=Hashable)
 
 
@@ -292,8 +295,9 @@ def _window(line: Line) -> Window:
 
 def _histograms(line: Line) -> dict[HistogramKey, Counts]:
     found = {(line.edges, each.index): _counts(each.histogram) for each in line.features}
-    if line.scores is not None:
-        found[line.edges, SCORES] = _counts(line.scores)
+    for index, each in ((SCORES, line.scores), (LABELS, line.labels)):
+        if each is not None:
+            found[line.edges, index] = _counts(each)
     return found
 
 

@@ -9,7 +9,7 @@ from modelops_runtime.telemetry import LATENCY_EDGES
 from modelops_operator.api.conditions import timestamp
 from modelops_operator.api.quantities import format_decimal, format_duration
 from modelops_operator.api.resources import DriftThresholds, Objectives, OutlierThresholds, Severity
-from modelops_operator.core.health.judgement import DriftVerdict, OutlierVerdict
+from modelops_operator.core.health.judgement import DriftVerdict, OutlierVerdict, lasting
 from modelops_operator.core.health.watch import OutlierReference
 from modelops_operator.core.health.windows import Window
 
@@ -30,12 +30,15 @@ def drift(verdict: DriftVerdict, thresholds: DriftThresholds) -> dict[str, Any]:
     return {
         "severity": str(verdict.severity),
         "value": decimal(max((each.psi for each in worst), default=0.0), places=3),
-        "threshold": format_decimal(_bound(verdict.severity, thresholds)),
+        "threshold": format_decimal(
+            _bound(verdict.severity, lasting(thresholds) if verdict.lasting else thresholds)
+        ),
         "features": [
             {
                 "name": each.name,
                 "psi": decimal(each.psi, places=3),
                 "severity": str(each.severity),
+                **({"lasting": True} if each.lasting else {}),
             }
             for each in worst
         ],

@@ -5,12 +5,15 @@ significantly, among all features (Benjamini-Hochberg on the G test); its PSI is
 threshold; it has at least 1,000 rows; and two of the last three groups agree. Recovery takes two
 groups of the last three as well. Nothing is remembered between evaluations.
 
+Beside these stands the last day, in three sums of eight hours: what is too small for an alarm and
+yet lasts is a warning, by half of the threshold, when two of the three agree. It names that day.
+
 The figure that is told is the one on which two groups agree: the second largest of the last
 three. So a value above the threshold and the verdict go together.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
@@ -33,6 +36,9 @@ from modelops_operator.core.health.windows import LABELS, MINIMUM_ROWS, SCORES, 
 
 FALSE_DISCOVERIES: Final = 0.01
 """Share of the features found to differ in one group that may do so by chance."""
+LASTING: Final = Decimal("0.5")
+"""The share of the warning's threshold that holds for a day. A daily rhythm of 0.2 standard
+deviations makes a PSI of at most 0.03 in eight hours, and of 0.04 in a short window."""
 CHANCE: Final = 1e-4
 """Probability below which an outlier rate is no accident. There is one rate and not dozens of
 features, but the rate-ratio gate alone is a weak one: at 1,000 rows and a reference of 1 %, every
@@ -52,6 +58,8 @@ class FeatureVerdict:
     name: str
     psi: float
     severity: Severity
+    lasting: bool = False
+    """Only the last day shows it, and no window of late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,12 @@ class DriftVerdict:
     """All of them, the worst first."""
     unconfirmed: tuple[str, ...] = ()
     """Features past the warning in the only group that there is."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether nothing but the last day shows any drift."""
+        moved = [each for each in self.features if each.severity is not Severity.NONE]
+        return bool(moved) and all(each.lasting for each in moved)
 
     @property
     def severity(self) -> Severity:
@@ -81,26 +95,34 @@ class OutlierVerdict:
 
 
 def judge_drift(
-    groups: Sequence[Window], profile: Profile, thresholds: DriftThresholds
+    groups: Sequence[Window],
+    profile: Profile,
+    thresholds: DriftThresholds,
+    day: Sequence[Window] = (),
 ) -> DriftVerdict:
-    """Compare each group with the profile; `groups` has one to three windows, oldest first."""
-    features = compared(profile)
-    reference = _matrix([_expected(feature) for _, feature in features.values()])
-    found = [
-        _compare(reference, _observed(group, profile, features, reference.shape[1]), thresholds)
-        for group in groups
-    ]
-    values, levels = (np.array([pair[side] for pair in found]) for side in (0, 1))
-    agreed = _agreed(levels) if len(groups) > 1 else np.zeros_like(levels[0])
-    verdicts = [
-        FeatureVerdict(name=name, psi=float(value), severity=_LEVELS[level])
-        for name, value, level in zip(features, _agreed(values), agreed, strict=True)
-    ]
-    verdicts.sort(key=lambda each: (-_LEVELS.index(each.severity), -each.psi, each.name))
-    suspects = [name for name, level in zip(features, levels[0], strict=True) if level]
-    return DriftVerdict(
-        features=tuple(verdicts), unconfirmed=tuple(suspects) if len(groups) == 1 else ()
+    """Compare each group with the profile; `groups` has one to three windows, oldest first.
+
+    `day` has the blocks of the last day. What lasts in there, and no group shows, is a warning.
+    """
+    values, levels = _figures(groups, profile, thresholds)
+    verdicts = _agreement(profile, values, levels)
+    if len(day) > 1:
+        for each in _agreement(profile, *_figures(day, profile, lasting(thresholds))).values():
+            hidden = verdicts[each.name].severity is Severity.NONE
+            if hidden and each.severity is not Severity.NONE:
+                verdicts[each.name] = replace(each, severity=Severity.WARN, lasting=True)
+    suspects = [name for name, level in zip(verdicts, levels[0], strict=True) if level]
+    worst = sorted(
+        verdicts.values(), key=lambda each: (-_LEVELS.index(each.severity), -each.psi, each.name)
     )
+    return DriftVerdict(
+        features=tuple(worst), unconfirmed=tuple(suspects) if len(groups) == 1 else ()
+    )
+
+
+def lasting(thresholds: DriftThresholds) -> DriftThresholds:
+    """Give the thresholds for the blocks of a day: the warning at `LASTING` of that for windows."""
+    return thresholds.model_copy(update={"warn": thresholds.warn * LASTING})
 
 
 def judge_outliers(
@@ -140,6 +162,28 @@ def fits(window: Window, profile: Profile) -> bool:
         edges == profile.edges_hash and len(counts) == sizes.get(index)
         for (edges, index), counts in window.histograms.items()
     )
+
+
+def _figures(
+    groups: Sequence[Window], profile: Profile, thresholds: DriftThresholds
+) -> tuple[Figures, Levels]:
+    """Give PSI and levels, each of shape (groups, features)."""
+    features = compared(profile)
+    reference = _matrix([_expected(feature) for _, feature in features.values()])
+    found = [
+        _compare(reference, _observed(group, profile, features, reference.shape[1]), thresholds)
+        for group in groups
+    ]
+    return np.array([values for values, _ in found]), np.array([levels for _, levels in found])
+
+
+def _agreement(profile: Profile, values: Figures, levels: Levels) -> dict[str, FeatureVerdict]:
+    """Say for each feature, by its name, what two groups agree on; nothing where there is one."""
+    agreed = _agreed(levels) if len(levels) > 1 else np.zeros_like(levels[0])
+    return {
+        name: FeatureVerdict(name=name, psi=float(value), severity=_LEVELS[level])
+        for name, value, level in zip(compared(profile), _agreed(values), agreed, strict=True)
+    }
 
 
 def _compare(

@@ -56,6 +56,8 @@ class Feature:
     name: str
     psi: float
     severity: Severity
+    lasting: bool
+    """Only the last day shows it: the bins are those of the windows of late."""
     bins: tuple[Bin, ...]
     """Those of guards, missing values and unseen categories only where there are any."""
 
@@ -113,7 +115,7 @@ def describe(  # noqa: PLR0913 (what is told, and what it is judged by)
         and counted(groups.closed[-1], watch.drift)
     ):
         thresholds = watch.monitoring.drift
-        features, untold = _features(groups, watch.drift, thresholds)
+        features, untold = _features(groups, history.day(), watch.drift, thresholds)
         series += _drift(settled, features[:FOLLOWED], watch.drift, thresholds)
     return Report(
         subject=subject,
@@ -126,11 +128,11 @@ def describe(  # noqa: PLR0913 (what is told, and what it is judged by)
 
 
 def _features(
-    groups: Groups, profile: Profile, thresholds: DriftThresholds
+    groups: Groups, day: Sequence[Window], profile: Profile, thresholds: DriftThresholds
 ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
     places, span = compared(profile), groups.span
     shown, untold = [], []
-    for verdict in judge_drift(groups.closed, profile, thresholds).features:
+    for verdict in judge_drift(groups.closed, profile, thresholds, day).features:
         index, reference = places[verdict.name]
         counts = None if span is None else span.histograms.get((profile.edges_hash, index))
         if counts is None or not counts.sum():
@@ -141,6 +143,7 @@ def _features(
                 name=verdict.name,
                 psi=verdict.psi,
                 severity=verdict.severity,
+                lasting=verdict.lasting,
                 bins=tuple(_bins(reference, counts)),
             )
         )

@@ -23,6 +23,7 @@ import numpy as np
 from modelops_runtime.profile import Histogram
 from modelops_runtime.telemetry import Line
 
+from modelops_operator.core.health.day import BLOCK, Day, Histograms, Key, added
 from modelops_operator.core.health.statistics import Counts
 
 MINIMUM_ROWS: Final = 1000
@@ -43,9 +44,6 @@ LABELS: Final = -2
 _LATE_WINDOWS: Final = 3
 _LATE: Final = timedelta(minutes=5)
 
-HistogramKey = tuple[str, int]
-"""The hash of the edges that were counted against, and the index of the feature, or `SCORES`, or
-`LABELS`."""
 K = TypeVar("K", bound=Hashable)
 
 
@@ -64,7 +62,7 @@ class Window:
     """Requests answered with a 5xx."""
     latency: Mapping[int, int] = field(default_factory=dict)
     """Number of requests for each bin of `modelops_runtime.telemetry.LATENCY_EDGES`."""
-    histograms: Mapping[HistogramKey, Counts] = field(default_factory=dict)
+    histograms: Histograms = field(default_factory=dict)
     """Counts of the bins, then of missing values, then of unseen categories."""
     forms: frozenset[str] = frozenset()
     """The forms of the model that answered: treelite, pyfunc."""
@@ -80,7 +78,7 @@ class Window:
             client_errors=self.client_errors + other.client_errors,
             server_errors=self.server_errors + other.server_errors,
             latency=_added(self.latency, other.latency),
-            histograms=_added_histograms(self.histograms, other.histograms),
+            histograms=added(self.histograms, other.histograms),
             forms=self.forms | other.forms,
         )
 
@@ -165,6 +163,7 @@ class History:
         """How long after a window's end its lines may still be on their way."""
         self._slots: dict[tuple[datetime, datetime], _Slot] = {}
         self._melted = Groups()
+        self._day = Day()
         self._melted_until = datetime.min.replace(tzinfo=UTC)
         self._heard: dict[str, datetime] = {}
         self.traffic: datetime | None = None
@@ -203,7 +202,9 @@ class History:
             end, start = key
             if end + self.settle + max(_LATE_WINDOWS * (end - start), _LATE) > now:
                 break
-            self._melted = self._melted.grown(self._slots.pop(key).window)
+            window = self._slots.pop(key).window
+            self._melted = self._melted.grown(window)
+            self._day.add(window.start, window.histograms)
             self._melted_until = max(end, self._melted_until)
         self._heard = {pod: end for pod, end in self._heard.items() if end > now - LONGEST}
 
@@ -213,6 +214,13 @@ class History:
         for slot in self._settled(now):
             groups = groups.grown(slot.window)
         return groups.since(now - LONGEST)
+
+    def day(self) -> Sequence[Window]:
+        """Give the last whole day in blocks that have histograms and nothing else."""
+        return [
+            Window(start=start, end=start + BLOCK, histograms=sums)
+            for start, sums in self._day.sums(self._melted_until).items()
+        ]
 
     def recent(self, now: datetime) -> Sequence[Window]:
         """Give the last windows that have settled, at most three, the oldest first."""
@@ -293,7 +301,7 @@ def _window(line: Line) -> Window:
     )
 
 
-def _histograms(line: Line) -> dict[HistogramKey, Counts]:
+def _histograms(line: Line) -> dict[Key, Counts]:
     found = {(line.edges, each.index): _counts(each.histogram) for each in line.features}
     for index, each in ((SCORES, line.scores), (LABELS, line.labels)):
         if each is not None:
@@ -316,14 +324,3 @@ def _fits(line: Line, window: Window) -> bool:
 def _added(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
     """Add two sparse histograms."""
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
-
-
-def _added_histograms(
-    one: Mapping[HistogramKey, Counts], other: Mapping[HistogramKey, Counts]
-) -> dict[HistogramKey, Counts]:
-    """Add two sets of histograms. Where the numbers of bins differ, the first is kept."""
-    added = {**other, **one}
-    for key in one.keys() & other.keys():
-        if len(one[key]) == len(other[key]):
-            added[key] = one[key] + other[key]
-    return added

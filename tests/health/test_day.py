@@ -111,7 +111,7 @@ def test_what_is_small_and_lasts_is_a_warning_that_names_the_day() -> None:
     assert warned[-1] in range(48, 62)  # until two of three blocks are as they were
     assert warned == list(range(warned[0], warned[-1] + 1))
     message = found[warned[0]][2]
-    assert message.startswith("1 of 3 features moved past the warning at 0.05: x0 (PSI 0.0")
+    assert message.startswith("1 of 3 features moved past the warning at 0.07: x0 (PSI 0.0")
     assert ", for a day)" in message
 
 

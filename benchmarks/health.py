@@ -1,14 +1,17 @@
 """How trustworthy the verdicts are: false alarms on data without drift, and what is found how soon.
 
-    make bench-health                                 # minutes; --quick for a rough look
+    make bench-health                              # three minutes; --quick for a rough look
+    make bench-health BENCH_OPTIONS=--peers        # fetches Evidently and NannyML, and takes longer
 
 Thirty features, normal, with a daily rhythm of 0.2 standard deviations, each with a phase of its
 own; the reference is of whole days. Lines of telemetry go the whole way: `History`, `evaluate`. One
-window in `SHARED` is made of rows, which the peer sees, too; of the others the counts are drawn
-from the exact shares of the bins.
+window in `SHARED` is made of rows, which the peers see, too; of the others the counts are drawn
+from the exact shares of the bins. A peer alarms when it finds drift in any feature.
 """
 
 import argparse
+import json
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,6 +20,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +37,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scipy.stats import ks_2samp, norm
+from uv import find_uv_bin
 
 from benchmarks.reporting import at_least, conclude, goal
 
@@ -52,7 +57,14 @@ WINDOWS: Final = 10_000
 SHARED: Final = 250
 REFERENCE_ROWS: Final = 100_000
 PEERS_REFERENCE: Final = 10_000
-"""Rows of the reference that the peer gets."""
+"""Rows of the reference that peers get."""
+PEERS: Final = {
+    "evidently": ("evidently==0.7.23", "pandas<3"),
+    "nannyml": ("nannyml==0.13.1", "pandas<3", "statsmodels"),
+}
+"""What each takes; the newest pandas is none of theirs."""
+SHOWN: Final = 10
+"""Windows of each size that they are shown."""
 START: Final = datetime(2026, 3, 1, tzinfo=UTC)
 SETTLE: Final = timedelta(seconds=5)
 OUTLIERS: Final = OutlierReference(hits=1000, rows=REFERENCE_ROWS)
@@ -143,7 +155,6 @@ class Judge:
 class Quiet:
     """What was said of windows without drift."""
 
-    windows: int
     reasons: Counter[str]
     shared: Sequence[Rows]
     """The windows that have rows."""
@@ -176,13 +187,28 @@ def quiet(world: World, rows: int, windows: int, random: np.random.Generator) ->
         found = judge.conditions(told)
         for type_ in (DRIFT, ConditionType.OUTLIERS_DETECTED):
             reasons[found[type_][1]] += 1
-    return Quiet(windows, reasons, shared)
+    return Quiet(reasons, shared)
 
 
 def ks_with_bonferroni(reference: Rows, rows: Rows) -> bool:
     """Alarm as alibi-detect's TabularDrift does by default, re-computed."""
     tests = (ks_2samp(reference[:, each], rows[:, each]).pvalue for each in range(FEATURES))
     return bool(min(tests) < P_VALUE / FEATURES)
+
+
+def ask(peer: str, reference: Rows, windows: Sequence[Rows]) -> tuple[int, int]:
+    """Tell in how many of the windows a peer finds drift, in an environment of its own."""
+    program = Path(__file__).parent / "peers" / "drift.py"
+    needed = [word for each in PEERS[peer] for word in ("--with", each)]
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "windows.npz"
+        np.savez(file, reference=reference, windows=np.stack(windows))
+        command = [find_uv_bin(), "run", "--quiet", "--no-project", "--isolated", *needed]
+        done = subprocess.run(
+            [*command, "python", program, peer, file], stdout=subprocess.PIPE, check=True
+        )
+    found: Mapping[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return found["features"], len(windows)
 
 
 # --- Power ---------------------------------------------------------------------------------
@@ -294,30 +320,33 @@ def doubled(share: float, trials: int) -> Found:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="a tenth of the windows")
-    windows = WINDOWS // 10 if options.parse_args().quick else WINDOWS
+    options.add_argument("--peers", action="store_true", help="ask Evidently and NannyML")
+    told = options.parse_args()
+    windows = WINDOWS // 10 if told.quick else WINDOWS
     trials = 20 if windows < WINDOWS else 200
     world = World.make(np.random.default_rng(1))
-    false_alarms = report_false_alarms(world, windows)
+    false_alarms = report_false_alarms(world, windows, tuple(PEERS) if told.peers else ())
     goals = [goal(f"false alarms in {len(SIZES) * windows:,} windows", false_alarms, 0)]
     goals += report_power(world, trials)
     conclude("health", goals)
 
 
-def report_false_alarms(world: World, windows: int) -> int:
+def report_false_alarms(world: World, windows: int, peers: Sequence[str]) -> int:
     print(f"Without drift, {FEATURES} features, a daily rhythm of {RHYTHM} sigma:\n")
-    print("| rows a window | windows | alarms | warnings | ms a window | KS with Bonferroni |")
-    print("|---:|---:|---:|---:|---:|---:|")
+    head = ["rows", "windows", "alarms", "warnings", "ms a window", "KS with Bonferroni", *peers]
+    print(f"| {' | '.join(head)} |\n|{'---:|' * len(head)}")
     alarms = 0
     for rows in SIZES:
         random, start = np.random.default_rng(rows), time.perf_counter()
         told = quiet(world, rows, windows, random)
         taken = (time.perf_counter() - start) / windows
-        peers = sum(ks_with_bonferroni(world.sample, each) for each in told.shared)
-        print(
-            f"| {rows:,} | {told.windows:,} | {told.alarms} | {told.warnings} | {taken * 1000:.1f} "
-            f"| {peers} of {len(told.shared)} |",
-            flush=True,
-        )
+        alarmed = [
+            (sum(ks_with_bonferroni(world.sample, each) for each in told.shared), len(told.shared)),
+            *(ask(peer, world.sample, told.shared[:SHOWN]) for peer in peers),
+        ]
+        cells = [f"{rows:,}", f"{windows:,}", told.alarms, told.warnings, f"{taken * 1000:.1f}"]
+        cells += [f"{number} of {total}" for number, total in alarmed]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
         alarms += told.alarms
     return alarms
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
-def status(moment: datetime = NOW, **conditions: str) -> dict[str, Any]:
+def status(moment: datetime = NOW, /, **conditions: str) -> dict[str, Any]:
     return {
         "revision": "0123456789",
         "health": {"rows": 5},

@@ -1,7 +1,6 @@
 """The last day beside the windows of late: what it sums, keeps and says."""
 
 import math
-import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -11,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from modelops_operator.api.conditions import ConditionType
 from modelops_operator.api.resources import DeploymentHealth, Monitoring
-from modelops_operator.core.health.day import BLOCK, BLOCKS, Day, Key
+from modelops_operator.core.health.day import BLOCK, BLOCKS, Day
 from modelops_operator.core.health.evaluate import evaluate
+from modelops_operator.core.health.histograms import Histograms, Key
 from modelops_operator.core.health.statistics import Counts
 from modelops_operator.core.health.watch import Reporter
 from modelops_operator.core.health.windows import History
@@ -35,9 +35,9 @@ histograms = st.dictionaries(
 def test_sums_are_exact(windows: list[tuple[int, dict[Key, Counts]]]) -> None:
     day = Day()
     expected: dict[tuple[int, Key], Counts] = {}
-    day.add(MIDNIGHT - HOUR, {("a", 0): np.ones(3, dtype=np.int64)})
+    day.add(MIDNIGHT - HOUR, Histograms({("a", 0): np.ones(3, dtype=np.int64)}))
     for hour, found in windows:
-        day.add(MIDNIGHT + hour * HOUR, found)
+        day.add(MIDNIGHT + hour * HOUR, Histograms(found))
         for key, counts in found.items():
             expected[hour // 8, key] = expected.get((hour // 8, key), 0) + counts
     sums = {
@@ -51,29 +51,12 @@ def test_sums_are_exact(windows: list[tuple[int, dict[Key, Counts]]]) -> None:
 
 
 def test_a_day_is_known_from_its_beginning_to_its_end() -> None:
-    day, some = Day(), {("a", 0): np.array([1, 2])}
+    day, some = Day(), Histograms({("a", 0): np.array([1, 2])})
     known = []
     for hour in range(34):
         day.add(MIDNIGHT + hour * HOUR, some)
         known.append(len(day.sums(MIDNIGHT + (hour + 1) * HOUR)))
     assert known == [0] * 23 + [BLOCKS] * 11
-
-
-def test_a_day_takes_little_memory() -> None:
-    bins = {("e" * 16, index): np.full(23, 1000) for index in range(30)}
-
-    def filled() -> Day:
-        day = Day()
-        for hour in range(72):
-            day.add(MIDNIGHT + hour * HOUR, bins)
-        return day
-
-    filled()
-    tracemalloc.start()
-    kept = [filled() for _ in range(20)]
-    size = tracemalloc.get_traced_memory()[0] / len(kept)
-    tracemalloc.stop()
-    assert size < 8_000
 
 
 def told(hours: int, shift: Callable[[int], float]) -> Iterator[tuple[int, str, str]]:

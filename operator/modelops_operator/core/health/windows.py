@@ -23,7 +23,8 @@ import numpy as np
 from modelops_runtime.profile import Histogram
 from modelops_runtime.telemetry import Line
 
-from modelops_operator.core.health.day import BLOCK, Day, Histograms, Key, added
+from modelops_operator.core.health.day import BLOCK, Day
+from modelops_operator.core.health.histograms import Histograms, Key, packed
 from modelops_operator.core.health.statistics import Counts
 
 MINIMUM_ROWS: Final = 1000
@@ -62,7 +63,7 @@ class Window:
     """Requests answered with a 5xx."""
     latency: Mapping[int, int] = field(default_factory=dict)
     """Number of requests for each bin of `modelops_runtime.telemetry.LATENCY_EDGES`."""
-    histograms: Histograms = field(default_factory=dict)
+    histograms: Mapping[Key, Counts] = field(default_factory=dict)
     """Counts of the bins, then of missing values, then of unseen categories."""
     forms: frozenset[str] = frozenset()
     """The forms of the model that answered: treelite, pyfunc."""
@@ -78,7 +79,7 @@ class Window:
             client_errors=self.client_errors + other.client_errors,
             server_errors=self.server_errors + other.server_errors,
             latency=_added(self.latency, other.latency),
-            histograms=added(self.histograms, other.histograms),
+            histograms=packed(self.histograms) + packed(other.histograms),
             forms=self.forms | other.forms,
         )
 
@@ -204,7 +205,7 @@ class History:
                 break
             window = self._slots.pop(key).window
             self._melted = self._melted.grown(window)
-            self._day.add(window.start, window.histograms)
+            self._day.add(window.start, packed(window.histograms))
             self._melted_until = max(end, self._melted_until)
         self._heard = {pod: end for pod, end in self._heard.items() if end > now - LONGEST}
 
@@ -301,12 +302,12 @@ def _window(line: Line) -> Window:
     )
 
 
-def _histograms(line: Line) -> dict[Key, Counts]:
+def _histograms(line: Line) -> Histograms:
     found = {(line.edges, each.index): _counts(each.histogram) for each in line.features}
     for index, each in ((SCORES, line.scores), (LABELS, line.labels)):
         if each is not None:
             found[line.edges, index] = _counts(each)
-    return found
+    return Histograms(found)
 
 
 def _counts(histogram: Histogram) -> Counts:

@@ -106,8 +106,9 @@ def judge_drift(
     """
     values, levels = _figures(groups, profile, thresholds)
     verdicts = _agreement(profile, values, levels)
-    if len(day) > 1:
-        for each in _agreement(profile, *_figures(day, profile, lasting(thresholds))).values():
+    past = _figures(day, profile, lasting(thresholds)) if len(day) > 1 else None
+    if past is not None and past[1].any():
+        for each in _agreement(profile, *past).values():
             hidden = verdicts[each.name].severity is Severity.NONE
             if hidden and each.severity is not Severity.NONE:
                 verdicts[each.name] = replace(each, severity=Severity.WARN, lasting=True)
@@ -223,8 +224,8 @@ def _observed(
     """Lay out a group's counts as the reference's are; what was counted otherwise is left out."""
     rows = np.zeros((len(features), width), dtype=np.int64)
     for row, (index, feature) in enumerate(features.values()):
-        counts = group.histograms.get((profile.edges_hash, index), np.zeros(0, dtype=np.int64))
-        if len(counts) == len(feature.counts) + 2:
+        counts = group.histograms.get((profile.edges_hash, index))
+        if counts is not None and len(counts) == len(feature.counts) + 2:
             rows[row, : len(counts)] = counts
     return rows
 

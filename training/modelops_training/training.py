@@ -296,7 +296,7 @@ def labels_of(answers: NDArray[Any], schema: Schema) -> NDArray[np.int64] | None
     if schema.output.classes is None:
         return None
     if answers.ndim == 2:
-        return answers.argmax(axis=1)
+        return np.asarray(answers.argmax(axis=1), dtype=np.int64)
     places = {str(label): place for place, label in enumerate(schema.output.classes)}
     return np.array([places.get(str(each), -1) for each in answers.tolist()], dtype=np.int64)
 

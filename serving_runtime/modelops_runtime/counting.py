@@ -28,6 +28,8 @@ class Block:
     matrices: list[Matrix] = field(default_factory=list)
     """Rows encoded for the reference profile; none without one."""
     scores: list[NDArray[np.float64]] = field(default_factory=list)
+    labels: list[Sequence[object]] = field(default_factory=list)
+    """Predicted classes; none where the reference profile has none."""
     durations: list[float] = field(default_factory=list)
     """Seconds, of every request, those refused included."""
     rows: int = 0
@@ -66,6 +68,7 @@ class Window:
         self._hidden = hidden
         self._features: Sequence[Histogram] = ()
         self._scores: Histogram | None = None
+        self._labels: Histogram | None = None
         self._latency: Counter[int] = Counter()
         self.totals = Block(start)
         """Sums of the plain numbers; its lists stay empty."""
@@ -87,6 +90,9 @@ class Window:
         if block.scores and profile.scores is not None:
             found = profile.scores.count(np.concatenate(block.scores))
             self._scores = found if self._scores is None else self._scores + found
+        if block.labels and profile.labels is not None:
+            found = profile.labels.tally([each for some in block.labels for each in some])
+            self._labels = found if self._labels is None else self._labels + found
 
     @property
     def requests(self) -> int:
@@ -112,6 +118,7 @@ class Window:
             errors={name: count for name, count in errors.items() if count},
             latency=tuple(sorted(self._latency.items())),
             scores=self._scores,
+            labels=self._labels,
             verdicts=total.verdicts,
             features=tuple(
                 FeatureCounts(index, histogram)

@@ -131,6 +131,7 @@ class ServingMiddleware:
                 self._desk.recorder.note(
                     answered.matrix,
                     answered.scores,
+                    answered.content["predictions"],
                     rows=answered.rows,
                     outliers=answered.outliers,
                     seconds=perf_counter() - start,

@@ -5,7 +5,8 @@ histograms of several pods and windows add up. Numbers have quantile bins with a
 either side, for what training never saw; categories have a bin for each level.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -16,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from modelops_runtime.schema import Input, Kind, Matrix, Schema
+from modelops_runtime.schema import Input, Kind, Matrix, Output, Schema
 
 Column = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureProfile:
-    """The reference histogram of one input, or of the predictions' scores.
+    """The reference histogram of one input, or of the predictions' scores or labels.
 
     A number with the edges e0 < ... < ek has k + 2 bins: 0 is below e0, i is [e(i-1), e(i)) with
     the last one closed, k + 1 is above ek. A constant c has the edges (c, c). A category's bin i
@@ -109,6 +110,19 @@ class FeatureProfile:
         found = np.bincount(self.place(values), minlength=self.bins + 2).tolist()
         return Histogram(tuple(found[: self.bins]), found[self.bins], found[self.bins + 1])
 
+    def tally(self, labels: Iterable[object]) -> Histogram:
+        """Count predicted labels, which are levels as text."""
+        try:
+            found = Counter(labels)
+        except TypeError:  # a model of others may give lists
+            found = Counter(map(str, labels))
+        places = {level: place for place, level in enumerate(self.levels)}
+        codes = [places.get(str(label), -1) for label in found]
+        counts = np.zeros(self.bins + 2, dtype=np.int64)
+        np.add.at(counts, self.place(np.array(codes, dtype=np.float64)), list(found.values()))
+        *known, missing, unseen = counts.tolist()
+        return Histogram(tuple(known), missing, unseen)
+
     def _compared(self, values: Column) -> Histogram:
         """Count numbers as `place` places them, in an eighth of its time for long columns."""
         *inner, last = self.edges
@@ -146,6 +160,8 @@ class Profile:
     scores: FeatureProfile | None = None
     """The predictions: the probability of the second class (of the likeliest, if there are more
     than two), or a regressor's value."""
+    labels: FeatureProfile | None = None
+    """The classes that are predicted; None for a regressor."""
 
     @classmethod
     def fit(
@@ -155,9 +171,11 @@ class Profile:
         bins: int = DEFAULT_BINS,
         *,
         scores: Column | None = None,
+        labels: NDArray[np.int64] | None = None,
     ) -> Self:
-        """Make a profile of encoded rows of shape (rows, inputs) and their scores of shape (rows,).
+        """Make a profile of encoded rows of shape (rows, inputs) and what is predicted of them.
 
+        Scores and labels have the shape (rows,); labels are indices of the schema's classes.
         Numbers get at most `bins` quantile bins besides the guards: fewer where quantiles fall
         together. Raises ValueError when the shapes do not fit or there are no rows.
         """
@@ -173,6 +191,7 @@ class Profile:
             features=tuple(features),
             rows=len(matrix),
             scores=None if scores is None else _fitted(name, np.asarray(scores, float), bins),
+            labels=None if labels is None else _labelled(schema.output, labels),
         )
 
     def count(self, matrix: Matrix) -> list[Histogram]:
@@ -193,6 +212,8 @@ class Profile:
         content = [[each.name, each.kind, each.edges, each.levels] for each in features]
         if self.scores is not None:
             content.append([self.scores.name, self.scores.edges])
+        if self.labels is not None:
+            content.append([self.labels.name, self.labels.levels])
         return sha256(orjson.dumps(content)).hexdigest()[:16]
 
     def to_json(self) -> bytes:
@@ -203,6 +224,7 @@ class Profile:
                 "edges_hash": self.edges_hash,
                 "features": [_described(each) for each in self.features],
                 "scores": None if self.scores is None else _described(self.scores),
+                **({} if self.labels is None else {"labels": _described(self.labels)}),
             },
             option=orjson.OPT_INDENT_2,
         )
@@ -216,6 +238,7 @@ class Profile:
                 features=tuple(_read(each) for each in data["features"]),
                 rows=int(data["rows"]),
                 scores=None if data.get("scores") is None else _read(data["scores"]),
+                labels=None if data.get("labels") is None else _read(data["labels"]),
             )
             stated = data["edges_hash"]
         except ProfileError:
@@ -239,6 +262,12 @@ def _fitted(column: Input, values: Column, bins: int) -> FeatureProfile:
             name=column.name, kind="number", edges=edges, counts=(0,) * (len(edges) + 1)
         )
     return feature.filled(feature.count(values))
+
+
+def _labelled(output: Output, labels: NDArray[np.int64]) -> FeatureProfile:
+    levels = tuple(str(label) for label in output.classes or ())
+    column = Input(name=output.name, kind="category", levels=levels)
+    return _fitted(column, labels.astype(np.float64), MOST_BINS)
 
 
 def _edges(values: Column, bins: int) -> tuple[float, ...]:

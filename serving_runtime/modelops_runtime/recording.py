@@ -63,6 +63,7 @@ class Recorder:
         """
         self._clock = clock
         self._seconds = identity.seconds
+        self._labelled = profile is not None and profile.labels is not None
         self._block = Block(self._start())
         # Unbounded in itself; `_hand_over` bounds the blocks, the ends of windows always fit.
         self._queue: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
@@ -73,10 +74,11 @@ class Recorder:
         )
         self._thread.start()
 
-    def note(
+    def note(  # noqa: PLR0913 (what there is to a request)
         self,
         matrix: Matrix | None,
         scores: NDArray[np.float64] | None,
+        labels: Sequence[object] = (),
         *,
         rows: int,
         outliers: int,
@@ -91,6 +93,8 @@ class Recorder:
             block.matrices.append(matrix)
         if scores is not None:
             block.scores.append(scores)
+        if self._labelled:
+            block.labels.append(labels)
         if block.rows >= BLOCK_ROWS:
             self._hand_over(block.start)
 
@@ -136,7 +140,7 @@ class Recorder:
         """Give the block away and begin another; a new start tells the thread to end a window."""
         same = start == self._block.start
         if same and self._queue.qsize() > _MOST_WAITING:
-            self._block.matrices, self._block.scores = [], []
+            self._block.matrices, self._block.scores, self._block.labels = [], [], []
             return
         self._queue.put(self._block)
         if not same:

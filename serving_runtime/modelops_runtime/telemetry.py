@@ -5,14 +5,15 @@ merge exactly by addition. Nothing in it can be traced back to a row.
 
     {"k":"mdw1","m":"staging/employment","r":"4f1c..","e":"<edges hash>","w":"<window start>",
      "d":300,"p":"<pod>","wk":"<worker>","ch":0,"cc":1,"fp":"treelite","n":15000,"o":12,"q":900,
-     "x":{"4xx":3},"l":[[20,880],[21,20]],"y":{"h":[..],"na":0,"nw":0},
+     "x":{"4xx":3},"l":[[20,880],[21,20]],"y":{"h":[..],"na":0,"nw":0},"c":{..},
      "v":{"drift":{"n":1,"k":0}},"f":[{"i":0,"h":[..],"na":3,"nw":0}]}
 
 n rows, o outliers, q requests, x errors, l latencies (sparse: bin and count), y the predictions'
-scores, v what detectors of others found, where there are such (n judged, k positive, x failed and
-why), f features (h bins, na missing, nw unseen). A line has at most `LONGEST_LINE` bytes, since
-what is longer may mix with the lines of other processes; features that do not fit go into further
-chunks (ch of cc), which carry nothing else. Readers count each (p, wk, w, ch) once.
+scores, c the predicted classes, v what detectors of others found, where there are such (n judged,
+k positive, x failed and why), f features (h bins, na missing, nw unseen). A line has at most
+`LONGEST_LINE` bytes, since what is longer may mix with the lines of other processes; features that
+do not fit go into further chunks (ch of cc), which carry nothing else. Readers count each (p, wk,
+w, ch) once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -106,6 +107,8 @@ class Line:
     latency: tuple[tuple[int, int], ...] = ()
     """Bin of `LATENCY_EDGES` and number of requests, in the order of bins."""
     scores: Histogram | None = None
+    labels: Histogram | None = None
+    """The predicted classes."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     """By role: what detectors of others found within the window, of samples of earlier ones."""
     features: tuple[FeatureCounts, ...] = ()
@@ -157,7 +160,11 @@ class Line:
         }
 
     def _head(self, chunk: int, chunks: int) -> dict[str, Any]:
-        scores = {} if self.scores is None else {"y": _counts(self.scores)}
+        predictions = {
+            key: _counts(each)
+            for key, each in (("y", self.scores), ("c", self.labels))
+            if each is not None
+        }
         verdicts = {role: _found(each) for role, each in self.verdicts.items()}
         return {
             **self._identity(chunk, chunks),
@@ -167,7 +174,7 @@ class Line:
             "q": self.requests,
             "x": dict(self.errors),
             "l": self.latency,
-            **scores,
+            **predictions,
             **({"v": verdicts} if verdicts else {}),
         }
 
@@ -213,6 +220,7 @@ class Line:
             errors={_text(name): _count(number) for name, number in data.get("x", {}).items()},
             latency=tuple((_bin(each), _count(number)) for each, number in data.get("l", ())),
             scores=_histogram(data["y"]) if "y" in data else None,
+            labels=_histogram(data["c"]) if "c" in data else None,
             verdicts={_text(role): _verdict(each) for role, each in data.get("v", {}).items()},
             features=tuple(
                 FeatureCounts(_count(each["i"]), _histogram(each)) for each in data.get("f", ())
@@ -274,12 +282,15 @@ def _added(one: Line, other: Line) -> Line:
         requests=one.requests + other.requests,
         errors=_summed(one.errors, other.errors),
         latency=tuple(sorted(_summed(dict(one.latency), dict(other.latency)).items())),
-        scores=one.scores + other.scores
-        if one.scores and other.scores
-        else one.scores or other.scores,
+        scores=_both(one.scores, other.scores),
+        labels=_both(one.labels, other.labels),
         verdicts=add_verdicts(one.verdicts, other.verdicts),
         features=tuple(FeatureCounts(index, features[index]) for index in sorted(features)),
     )
+
+
+def _both(one: Histogram | None, other: Histogram | None) -> Histogram | None:
+    return one + other if one and other else one or other
 
 
 def add_verdicts(one: Mapping[str, Verdict], other: Mapping[str, Verdict]) -> Mapping[str, Verdict]:

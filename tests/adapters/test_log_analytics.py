@@ -18,6 +18,7 @@ from modelops_operator.adapters.log_analytics import (
     PAGES,
     LogAnalytics,
     connected,
+    identity,
 )
 from modelops_operator.adapters.log_analytics_failures import described
 from modelops_operator.adapters.telemetry import Key, Reading, Target
@@ -592,6 +593,17 @@ def test_the_client_of_another_cloud() -> None:
             assert client._config.credential_scopes == ["https://example.us/.default"]
 
     asyncio.run(main())
+
+
+def test_azures_tools_are_asked_at_a_desk_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> set[str]:
+        return {type(each).__name__ for each in identity().credentials}
+
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert "AzureCliCredential" in asked()
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    assert "AzureCliCredential" not in asked()
+    assert "ManagedIdentityCredential" in asked()
 
 
 def test_lines_of_json_survive_as_dynamic() -> None:

@@ -41,7 +41,11 @@ EVERYTHING: dict[str, Any] = {
         "credentialsSecret": "reader",
         "dockerConfigSecret": "reading",
     },
-    "monitoring": {"backend": "LogAnalytics", "logAnalytics": {"workspaceId": GUID, "lag": "3m"}},
+    "monitoring": {
+        "backend": "LogAnalytics",
+        "logAnalytics": {"workspaceId": GUID, "lag": "3m"},
+        "webhook": {"url": "https://pager.example.com/", "existingSecret": "pager", "key": "whsec"},
+    },
     "policy": {
         "models": [{"namespaces": ["census-*"], "models": ["employment*"]}],
         "podSecurity": "Privileged",

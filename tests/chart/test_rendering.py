@@ -69,6 +69,10 @@ def test_the_configuration_is_understood(values: dict[str, Any], tmp_path: Path)
         Path("/etc/modelops/verification/cosign.pub") if values is EVERYTHING else None
     )
     assert config.monitoring.log_analytics.workspace_id == (GUID if values is EVERYTHING else "")
+    webhook = config.monitoring.webhook
+    assert (webhook and webhook.secret_file) == (
+        Path("/etc/modelops/webhook/secret") if values is EVERYTHING else None
+    )
     assert config.builder.ca_bundle == (
         Path("/etc/modelops/ca/ca.crt") if values is EVERYTHING else None
     )
@@ -131,6 +135,8 @@ def test_every_value_is_in_the_schema_and_described() -> None:
         ({"operator": {"maintenanceWindow": {"start": "02:30"}}}, "maintenanceWindow"),
         ({"monitoring": {"backend": "LogAnalytics"}}, "logAnalytics"),
         ({"monitoring": {"logAnalytics": {"workspaceId": "logs"}}}, "workspaceId"),
+        ({"monitoring": {"webhook": {"url": "pager.example.com"}}}, "url"),
+        ({"monitoring": {"webhook": {"url": "https://pager.example.com"}}}, "existingSecret"),
         ({"operator": {"workloadIdentity": {"clientId": "operator"}}}, "clientId"),
     ],
 )
@@ -164,7 +170,7 @@ def test_only_the_builder_gets_the_registry_s_credentials(everything: list[dict[
         assert f'"secretName": {secret}' not in operator
         assert f'"name": {secret}, "key"' not in operator
         assert secret in builder
-    for secret in ('"reader"', '"reading"', '"trusted"'):
+    for secret in ('"reader"', '"reading"', '"trusted"', '"pager"'):
         assert secret in operator
         assert secret not in builder
     assert '"mlflow"' in operator
@@ -190,9 +196,14 @@ def test_keys_are_mounted_where_the_configuration_says() -> None:
         {"secret": {"secretName": "signing", "items": items}},
     )
     items = [{"key": "keys.pem", "path": "cosign.pub"}]
-    assert mounted(manifests, OPERATOR)["verification"] == (
+    operators = mounted(manifests, OPERATOR)
+    assert operators["verification"] == (
         "/etc/modelops/verification",
         {"configMap": {"name": "trusted", "items": items}},
+    )
+    assert operators["webhook"] == (
+        "/etc/modelops/webhook",
+        {"secret": {"secretName": "pager", "items": [{"key": "whsec", "path": "secret"}]}},
     )
     keys = {"keys": {"existingSecret": "trusted", "existingConfigMap": ""}}
     manifests = render(merged(EVERYTHING, {"verification": keys}))

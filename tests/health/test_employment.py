@@ -74,6 +74,14 @@ def reasons(health: Health) -> dict[str, tuple[str, str]]:
     return {found.type: (found.status, found.reason) for found in health.conditions}
 
 
+def test_a_whole_day_of_the_last_year_is_quiet(trained: Trained, later: pd.DataFrame) -> None:
+    matrix = encode(later[later["year"] == 2018], trained.schema)
+    verdicts = list(told(trained, matrix, 170))
+    assert verdicts[-1][0] - START > timedelta(hours=32)
+    for _, health in verdicts[20:]:
+        assert reasons(health)[ConditionType.DRIFT_DETECTED] == ("False", Reason.NO_DRIFT)
+
+
 @pytest.mark.parametrize("rows", [1000, 5000])
 @pytest.mark.parametrize("year", [2016, 2017, 2018])
 def test_the_later_years_are_quiet(

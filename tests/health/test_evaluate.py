@@ -17,7 +17,7 @@ from modelops_operator.core.health.evidence import duration, latency_quantile
 from modelops_operator.core.health.watch import OfOthers, OutlierReference, Reporter, reporters
 from modelops_operator.core.health.windows import History, Window
 from modelops_operator.core.state import Health
-from modelops_runtime.profile import Profile
+from modelops_runtime.profile import FeatureProfile, Histogram, Profile
 from modelops_runtime.telemetry import LATENCY_EDGES, Line, Verdict
 
 from tests.health.builders import (
@@ -238,6 +238,16 @@ def test_predictions_drift_like_features(name: str, shown: str) -> None:
     )
     names = [feature["name"] for feature in health.evidence["drift"]["features"]]
     assert len(set(names)) == 6
+
+
+def test_the_classes_that_are_predicted_drift_like_features() -> None:
+    labels = FeatureProfile(name="y", kind="category", levels=("no", "yes"), counts=(900, 100))
+    profile = replace(PROFILE, labels=labels)
+    counts = Histogram((1000, 1000))
+    lines = [traffic(number, profile=profile, labels=counts) for number in range(2)]
+    found = condition(evaluate(told(lines, windows=2), watch(drift=profile), after(2)), DRIFT)
+    assert found.status == "True"
+    assert found.message.startswith("1 of 6 features moved past 0.25: y (predicted class) (")
 
 
 @pytest.mark.parametrize(

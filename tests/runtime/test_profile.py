@@ -1,6 +1,7 @@
 """Bins: where values fall, and that counts add up."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -147,6 +148,31 @@ def test_the_hash_names_the_bins_and_not_the_counts() -> None:
     assert one.edges_hash == same.edges_hash
     assert len({one.edges_hash, other.edges_hash, scored.edges_hash}) == 3
     assert len(one.edges_hash) == 16
+
+
+CLASSES = Schema(
+    (Input(name="x", kind="number"),), Output(kind="classifier", name="y", classes=(True, "b"))
+)
+
+
+def labelled(*labels: int) -> Profile:
+    return Profile.fit(np.zeros((len(labels), 1)), CLASSES, labels=np.array(labels))
+
+
+def test_predicted_classes_are_counted_by_their_names() -> None:
+    profile = labelled(0, 1, 1, -1)
+    assert profile.labels is not None
+    assert profile.labels.histogram == Histogram((1, 2), unseen=1)
+    assert profile.labels.tally([True, "b", "b", None, "True"]) == Histogram((2, 2), unseen=1)
+    assert profile.labels.tally([["b"]]) == Histogram((0, 0), unseen=1)
+    assert profile.labels.tally([]) == Histogram((0, 0))
+
+
+def test_classes_belong_to_the_bins() -> None:
+    profile, bare = labelled(0, 1), replace(labelled(0, 1), labels=None)
+    assert Profile.from_json(profile.to_json()) == profile
+    assert Profile.from_json(bare.to_json()) == bare
+    assert labelled(1, 1).edges_hash == profile.edges_hash != bare.edges_hash
 
 
 @given(columns)

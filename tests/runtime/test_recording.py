@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modelops_runtime.counting import Block, Identity
-from modelops_runtime.profile import Profile
+from modelops_runtime.profile import Histogram, Profile
 from modelops_runtime.recording import Recorder
 from modelops_runtime.schema import Input, Matrix, Output, Schema
 from modelops_runtime.telemetry import Line, merge
@@ -46,6 +47,22 @@ def note(made: Recorder, values: list[float], outliers: int = 0) -> Matrix:
 def parsed(written: list[bytes]) -> list[Line]:
     lines = [Line.parse(each) for each in written]
     return [each for each in lines if each is not None]
+
+
+def test_predicted_classes_are_counted_where_the_reference_knows_them() -> None:
+    output = Output(kind="classifier", name="y", classes=(0, 1))
+    profile = Profile.fit(
+        REFERENCE, Schema(SCHEMA.inputs, output), labels=np.zeros(len(REFERENCE), dtype=np.int64)
+    )
+    told = []
+    for known in (profile, replace(profile, labels=None)):
+        clock, written = Clock(), list[bytes]()
+        made = recorder(clock, written.append, known)
+        for labels in ([1, 1, 0], [7]):
+            made.note(REFERENCE[: len(labels)], None, labels, rows=1, outliers=0, seconds=0.1)
+        assert made.close()
+        told += [line.labels for line in parsed(written)]
+    assert told == [Histogram((1, 2), unseen=1), None]
 
 
 def test_rows_are_counted_in_the_window_they_came_in() -> None:

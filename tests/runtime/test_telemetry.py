@@ -39,6 +39,7 @@ LINE = Line(
     errors={"4xx": 1},
     latency=((20, 3), (21, 1)),
     scores=Histogram((0, 15, 0)),
+    labels=Histogram((5, 10)),
     features=(FeatureCounts(0, Histogram((1, 13, 0), missing=1)),),
 )
 
@@ -49,7 +50,8 @@ def test_writes_what_the_design_says() -> None:
         b'{"k":"mdw1","m":"staging/employment","r":"4f1c0a9b2d","e":"0123456789abcdef",'
         b'"w":"2026-03-01T12:00:00Z","d":300,"p":"employment-6d8f-x2x","wk":"ab12","ch":0,"cc":1,'
         b'"fp":"treelite","n":15,"o":1,"q":4,"x":{"4xx":1},"l":[[20,3],[21,1]],'
-        b'"y":{"h":[0,15,0],"na":0,"nw":0},"f":[{"i":0,"h":[1,13,0],"na":1,"nw":0}]}\n'
+        b'"y":{"h":[0,15,0],"na":0,"nw":0},"c":{"h":[5,10],"na":0,"nw":0},'
+        b'"f":[{"i":0,"h":[1,13,0],"na":1,"nw":0}]}\n'
     )
 
 
@@ -86,6 +88,7 @@ def lines(draw: st.DrawFn, bins: int | None = None) -> Line:
         errors=draw(st.dictionaries(st.sampled_from(["4xx", "5xx"]), counts)),
         latency=tuple(sorted(draw(st.dictionaries(st.integers(0, edges), counts)).items())),
         scores=draw(st.none() | each),
+        labels=draw(st.none() | each),
         features=tuple(
             FeatureCounts(index, histogram)
             for index, histogram in enumerate(draw(st.lists(each, max_size=12)))

@@ -370,6 +370,7 @@ def test_why_there_is_no_fast_form(
     profile = json.loads(made.files["drift"]["profile.json"])
     # Labels are no numbers to watch; these are 0 and 1.
     assert profile["scores"] is not None
+    assert ("labels" in profile) == isinstance(model, svm.SVC)
 
 
 @pytest.mark.parametrize(

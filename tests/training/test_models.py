@@ -180,6 +180,10 @@ def test_the_profile_is_of_all_rows_and_of_held_out_scores(trained: Trained) -> 
     assert all(sum(feature.counts) == profile.rows for feature in profile.features)
     assert profile.scores is not None
     assert sum(profile.scores.counts) == trained.params["held_out_rows"]
+    assert profile.labels is not None
+    assert profile.labels.levels == tuple(map(str, trained.schema.output.classes or ()))
+    assert sum(profile.labels.counts) == trained.params["held_out_rows"]
+    assert min(profile.labels.counts) > 0
 
 
 def test_settings_reach_the_models(mixed: pd.DataFrame) -> None:

@@ -32,6 +32,7 @@ from modelops_training.training import (
     Models,
     data_digest,
     goal_of,
+    labels_of,
     packed,
     scores_of,
     split,
@@ -135,7 +136,9 @@ def adopt(  # noqa: PLR0913  # named settings
             outlier_kind, matrix[kept], matrix[held], schema, quantile=outlier_quantile, seed=seed
         )
         scores = scores_of(answers) if answers.dtype.kind in "iuf" else None
-        profile = Profile.fit(matrix, schema, bins, scores=scores)
+        profile = Profile.fit(
+            matrix, schema, bins, scores=scores, labels=labels_of(answers, schema)
+        )
         own = {"drift": {flavor.PROFILE: profile.to_json()}, "outlier": detectors.files(detector)}
         expected = {"drift": profile.place(encoded), "outlier": detector.score(encoded)}
     if head is not None:

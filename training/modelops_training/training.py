@@ -196,7 +196,9 @@ def train(  # noqa: PLR0913  # named settings
     clock.step("outlier")
 
     # Scores of rows that the trees were fitted to would look surer than any to come.
-    profile = Profile.fit(matrix, schema, bins, scores=scores_of(answers))
+    profile = Profile.fit(
+        matrix, schema, bins, scores=scores_of(answers), labels=labels_of(answers, schema)
+    )
     if reference is not None:
         whole = profiles.profile_of(reference, schema, bins)
         profile = replace(profile, features=whole.features, rows=whole.rows)
@@ -294,6 +296,19 @@ def scores_of(answers: NDArray[np.float64]) -> NDArray[np.float64]:
     if answers.ndim == 1:
         return answers
     return answers[:, 1] if answers.shape[1] == 2 else answers.max(axis=1)
+
+
+def labels_of(answers: NDArray[Any], schema: Schema) -> NDArray[np.int64] | None:
+    """Tell which of the schema's classes is predicted, (n,); -1 for none of them.
+
+    None for a regressor.
+    """
+    if schema.output.classes is None:
+        return None
+    if answers.ndim == 2:
+        return np.asarray(answers.argmax(axis=1), dtype=np.int64)
+    places = {str(label): place for place, label in enumerate(schema.output.classes)}
+    return np.array([places.get(str(each), -1) for each in answers.tolist()], dtype=np.int64)
 
 
 def scored(frame: pd.DataFrame, schema: Schema, answers: NDArray[np.float64]) -> dict[str, float]:

@@ -52,12 +52,17 @@ app.kubernetes.io/component: {{ .component }}
 {{- if or .Values.registry.dockerConfigSecret .Values.verification.dockerConfigSecret }}{{ $_ := set $registry "dockerConfig" "/etc/modelops/registry/config.json" }}{{ end }}
 {{- $verification := pick .Values.verification "mode" -}}
 {{- if include "modelops.verifies" . }}{{ $_ := set $verification "keys" "/etc/modelops/verification/cosign.pub" }}{{ end }}
+{{- $monitoring := omit .Values.monitoring "webhook" -}}
+{{- with .Values.monitoring.webhook }}{{ if .url }}
+{{- $_ := required "monitoring.webhook.existingSecret: name a Secret with what events are signed with" .existingSecret }}
+{{- $_ := set $monitoring "webhook" (dict "url" .url "secretFile" "/etc/modelops/webhook/secret" "timeout" .timeout) }}
+{{- end }}{{ end -}}
 {{- $mlflow := pick .Values.mlflow "trackingUri" "pollInterval" "settle" -}}
 {{- $_ := required "mlflow.trackingUri: give the address of the MLflow server, such as http://mlflow.example.com:5000" $mlflow.trackingUri }}
 {{- $operator := pick .Values.operator "namespaces" "workers" "sweepInterval" "leaderElection" "metricsPort" "healthPort" -}}
 {{- with .Values.operator.maintenanceWindow }}{{ $_ := set $operator "maintenanceWindow" . }}{{ end -}}
 {{- $_ := set $operator "namespace" .Release.Namespace -}}
-{{- dict "mlflow" $mlflow "registry" $registry "builder" $builder "verification" $verification "monitoring" .Values.monitoring "policy" (pick .Values.policy "models" "podSecurity") "operator" $operator "runtime" .Values.runtime | toYaml }}
+{{- dict "mlflow" $mlflow "registry" $registry "builder" $builder "verification" $verification "monitoring" $monitoring "policy" (pick .Values.policy "models" "podSecurity") "operator" $operator "runtime" .Values.runtime | toYaml }}
 {{- end }}
 
 {{/* Non-empty where images are verified. Asks for the one place that the keys are in. */}}

@@ -17,6 +17,7 @@ lines of other pods, and what a pod says of others, are left out. Nothing is ret
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -68,18 +69,11 @@ _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 async def connected(place: LogAnalyticsConfig) -> AsyncIterator[LogsQueryClient]:
     """Give a client with the identity of the surroundings.
 
-    Environment variables, AKS workload identity or a managed identity; nothing is asked before the
-    first query.
+    Environment variables, AKS workload identity or a managed identity, and at a desk what Azure's
+    tools are logged in as; nothing is asked before the first query.
     """
-    credential = DefaultAzureCredential(
-        exclude_shared_token_cache_credential=True,
-        exclude_visual_studio_code_credential=True,
-        exclude_cli_credential=True,
-        exclude_developer_cli_credential=True,
-        exclude_powershell_credential=True,
-    )
     async with (
-        credential,
+        identity() as credential,
         LogsQueryClient(
             credential,
             endpoint=place.endpoint,
@@ -88,6 +82,18 @@ async def connected(place: LogAnalyticsConfig) -> AsyncIterator[LogsQueryClient]
         ) as client,
     ):
         yield client
+
+
+def identity() -> DefaultAzureCredential:
+    """Give the identity of the surroundings; in a pod, Azure's tools are not looked for."""
+    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    return DefaultAzureCredential(
+        exclude_shared_token_cache_credential=True,
+        exclude_visual_studio_code_credential=True,
+        exclude_cli_credential=in_a_pod,
+        exclude_developer_cli_credential=in_a_pod,
+        exclude_powershell_credential=in_a_pod,
+    )
 
 
 @dataclass(frozen=True, slots=True)

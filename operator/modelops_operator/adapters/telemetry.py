@@ -82,8 +82,7 @@ class TelemetrySource(Protocol):
 def believable(line: Line) -> bool:
     """Say whether the figures of a line can be true; what is not is counted as damaged."""
     histograms = [each.histogram for each in line.features]
-    if line.scores is not None:
-        histograms.append(line.scores)
+    histograms += [each for each in (line.scores, line.labels) if each is not None]
     counts = (
         line.rows,
         line.requests,

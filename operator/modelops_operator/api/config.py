@@ -230,6 +230,18 @@ class LogAnalyticsConfig(Fields):
     """How far back is read after a restart or an outage."""
 
 
+class WebhookConfig(Fields):
+    """Who is told of alarms and recoveries, by CloudEvents signed as Standard Webhooks are."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$")]
+    """Where they are posted."""
+    secret_file: Path
+    """Secrets that they are signed with: `whsec_` and Base64 of 24 to 64 random bytes, one a line.
+    While a secret is changed, the old one and the new one; the file is read for each event."""
+    timeout: Annotated[timedelta, DurationBetween("1s", "1m")] = timedelta(seconds=10)
+    """How long the receiver may take to answer."""
+
+
 class MonitoringConfig(Fields):
     """How telemetry is read."""
 
@@ -239,6 +251,8 @@ class MonitoringConfig(Fields):
     """How often."""
     log_analytics: LogAnalyticsConfig = LogAnalyticsConfig()
     """For the backend LogAnalytics."""
+    webhook: WebhookConfig | None = None
+    """Who is told of alarms and recoveries."""
 
     @model_validator(mode="after")
     def _know_where(self) -> Self:

@@ -412,6 +412,8 @@ class FeatureDrift(Lenient):
     """Population stability index, corrected for the sample size."""
     severity: Severity
     """None, Warn or Alert."""
+    lasting: Boolean | None = None
+    """Only the last 24 hours show it, and no window of late."""
 
 
 class DriftHealth(Lenient):

@@ -32,6 +32,7 @@ from modelops_operator.adapters.registry_upkeep import Locks, Upkeep
 from modelops_operator.api.config import (
     ConfigError,
     OperatorConfig,
+    ProcessConfig,
     RegistryAuth,
     RegistryConfig,
     load,
@@ -41,9 +42,10 @@ from modelops_operator.builder import garbage
 from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.images import cache_folder
-from modelops_operator.cli import building, serving
+from modelops_operator.cli import building, report_page, report_text, reporting, serving
 from modelops_operator.cli.inspecting import Description, InspectError, describe
 from modelops_operator.cli.pruning import UsersUnknownError, usage
+from modelops_operator.cli.reporting import ReportError
 from modelops_operator.cli.serving import ServeError
 from modelops_operator.cli.telling import UntoldError, revisions, table
 
@@ -324,6 +326,53 @@ async def _lay_out(wish: serving.Wish, folder: Path) -> None:
         click.echo(f"{role:<11}{found.name}/{found.version}")
 
 
+@main.command()
+@click.argument("name")
+@click.option("-n", "--namespace", default="default", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True),
+    default="report.html",
+    show_default=True,
+    help="Page to write; - prints the report for a terminal.",
+)
+@click.option("--text", is_flag=True, help="Print the report for a terminal, and write no page.")
+@click.option("--context", help="Context of the kubeconfig; by default the current one.")
+@click.option(
+    "--operator-namespace",
+    default=ProcessConfig().namespace,
+    show_default=True,
+    help="Where the operator's configuration is read, for what no option says.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The operator's configuration instead.",
+)
+@click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    metavar="URI",
+    default="",
+    help="Where MLflow is reached from here; by default where the operator reaches it.",
+)
+def report(output: str, text: bool, **options: Any) -> None:  # noqa: FBT001 (click's)
+    """Tell how a ModelDeployment fares: verdicts, features against their reference, traffic.
+
+    It is judged anew, by the telemetry that the operator reads.
+    """
+    found = _run(reporting.gather(reporting.Wish(**options)))
+    if text or output == "-":
+        report_text.show(found, Console())
+        return
+    try:
+        Path(output).write_text(report_page.page(found), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from error
+    click.echo(output)
+
+
 def _mlflows_own() -> str:
     from mlflow import get_tracking_uri  # noqa: PLC0415 (it takes a second)
 
@@ -516,7 +565,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (
-        *(ConfigError, InspectError, ModelRegistryError, ServeError),
+        *(ConfigError, InspectError, ModelRegistryError, ReportError, ServeError),
         *(UntoldError, UsersUnknownError),
     ) as error:
         raise click.ClickException(str(error)) from error

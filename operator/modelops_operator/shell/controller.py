@@ -15,6 +15,7 @@ from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.resources import ModelDeployment
 from modelops_operator.core import children
+from modelops_operator.core.notices import notices
 from modelops_operator.core.owner import Owner
 from modelops_operator.core.reconcile import invalid, reconcile
 from modelops_operator.core.state import ChildRef, Health, Plan
@@ -28,6 +29,7 @@ from modelops_operator.shell.gather import Gatherer, Memory
 from modelops_operator.shell.leader import Leadership, NotLeadingError
 from modelops_operator.shell.queue import Key, Lane, WorkQueue
 from modelops_operator.shell.signatures import Signatures
+from modelops_operator.shell.webhook import Webhook
 
 KIND: Final = MODEL_DEPLOYMENTS.kind
 
@@ -52,6 +54,8 @@ class Controller:
     gatherer: Gatherer
     executor: Executor
     leadership: Leadership
+    webhook: Webhook | None = None
+    """Tells the world of alarms and recoveries."""
     health: dict[Key, Health] = field(default_factory=dict)
     """The last verdict on each."""
     refused: dict[Key, dict[ChildRef, Failure]] = field(default_factory=dict)
@@ -131,6 +135,8 @@ class Controller:
         if written:
             for event in plan.events:
                 await self.executor.tell(live, event)
+            if self.webhook is not None:
+                self.webhook.tell(notices(live, plan.status))
         return written
 
     async def _read_again(self, key: Key) -> None:

@@ -14,6 +14,7 @@ from modelops_operator.adapters.kubernetes import (
 )
 from modelops_operator.adapters.mlflow import MlflowRegistry
 from modelops_operator.adapters.registries import Registries
+from modelops_operator.adapters.webhook import connected
 from modelops_operator.api.config import OperatorConfig, VerificationConfig, VerificationMode
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.controller import Controller, Listener
@@ -31,6 +32,7 @@ from modelops_operator.shell.sweep import Kind, Sweeper
 from modelops_operator.shell.telemetry import telemetry_source
 from modelops_operator.shell.unwanted import UnwantedImages
 from modelops_operator.shell.watch import Watcher
+from modelops_operator.shell.webhook import Webhook
 
 MANAGED: Final = "app.kubernetes.io/managed-by=modelops-operator"
 WRITES_PER_SECOND: Final = 100.0
@@ -70,6 +72,10 @@ async def operate(config: OperatorConfig) -> None:
             wanted=fleet.models,
             moved=listener.moved,
         )
+        webhook = None
+        if config.monitoring.webhook is not None:
+            receiver = await stack.enter_async_context(connected(config.monitoring.webhook))
+            webhook = Webhook(receiver, cache, leadership)
         signatures = Signatures(CosignSignatures(registries, keys), answered=listener.refresh)
         controller = Controller(
             config=config,
@@ -82,6 +88,7 @@ async def operate(config: OperatorConfig) -> None:
             gatherer=Gatherer(cache, cluster, images=config.operator.namespace),
             executor=executor,
             leadership=leadership,
+            webhook=webhook,
         )
         kinds, images = _kinds(config)
         sweeper = Sweeper(cluster, cache, [*kinds, images], listener.changed)
@@ -108,6 +115,7 @@ async def operate(config: OperatorConfig) -> None:
                 },
                 **{f"verifier {number}": signatures.run() for number in range(VERIFIERS)},
                 "monitoring": after(sweeper.synced, monitor.run),
+                **({} if webhook is None else {"webhook": after(sweeper.synced, webhook.run)}),
                 # Ended when nothing is written any more, so that others take over at once.
                 "leader election": leadership.run(),
                 "registry": after(sweeper.synced, follower.run),

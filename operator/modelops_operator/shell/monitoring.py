@@ -14,8 +14,6 @@ from modelops_operator.adapters.mlflow import ModelRegistry
 from modelops_operator.adapters.telemetry import Reading, Target, TelemetrySource
 from modelops_operator.api.resources import ModelDeployment, Monitoring
 from modelops_operator.core.health.evaluate import evaluate
-from modelops_operator.core.health.service import restarts
-from modelops_operator.core.health.watch import Watch, reporters
 from modelops_operator.core.health.windows import TelemetryStore
 from modelops_operator.core.release import RELEASE, Release
 from modelops_operator.core.state import Health
@@ -115,14 +113,7 @@ class Monitor:
         self, key: Key, monitoring: Monitoring, release: Release, reading: Reading
     ) -> Health:
         pods = tuple(self._controller.cache.pods_of(key))
-        watch = Watch(
-            monitoring=monitoring,
-            drift=await self._references.drift(release),
-            outliers=await self._references.outliers(release),
-            reporters=reporters(pods, release.revision),
-            restarts=restarts(pods, release.revision),
-            failure=reading.failure,
-        )
+        watch = await self._references.watch(monitoring, release, pods, reading.failure)
         history = self._store.history(key, release.revision)
         return evaluate(history, watch, datetime.now(UTC))
 

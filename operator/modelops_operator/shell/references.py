@@ -1,7 +1,7 @@
 """What the detectors were trained on: read from the registry once, kept by version."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -12,7 +12,16 @@ from modelops_runtime.profile import Profile
 from modelops_operator.adapters.mlflow import ModelRegistry, ModelRegistryError
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
-from modelops_operator.core.health.watch import USUAL_RATE, USUAL_ROWS, OfOthers, OutlierReference
+from modelops_operator.api.resources import Monitoring
+from modelops_operator.core.health.service import restarts
+from modelops_operator.core.health.watch import (
+    USUAL_RATE,
+    USUAL_ROWS,
+    OfOthers,
+    OutlierReference,
+    Watch,
+    reporters,
+)
 from modelops_operator.core.release import Release
 
 PROFILE: Final = "modelops/profile.json"
@@ -34,6 +43,23 @@ class References:
         self._registry = registry
         self._known: dict[Place, Any] = {}
         self._failed: dict[Place, tuple[float, Failure]] = {}
+
+    async def watch(
+        self,
+        monitoring: Monitoring,
+        release: Release,
+        pods: Sequence[Mapping[str, Any]],
+        failure: Failure | None,
+    ) -> Watch:
+        """Give what a release's telemetry is judged by; `failure` is what could not be read."""
+        return Watch(
+            monitoring=monitoring,
+            drift=await self.drift(release),
+            outliers=await self.outliers(release),
+            reporters=reporters(pods, release.revision),
+            restarts=restarts(pods, release.revision),
+            failure=failure,
+        )
 
     async def drift(self, release: Release) -> Profile | OfOthers | Failure | None:
         """Give the reference profile of a release's drift detector; None if it has none."""

@@ -11,14 +11,16 @@ from modelops_operator.api.config import MonitoringBackend, MonitoringConfig
 
 
 @asynccontextmanager
-async def telemetry_source(config: MonitoringConfig) -> AsyncIterator[TelemetrySource]:
-    """Give the configured source with a client of its own."""
+async def telemetry_source(
+    config: MonitoringConfig, context: str | None = None
+) -> AsyncIterator[TelemetrySource]:
+    """Give the configured source with a client of its own; `context` is the kubeconfig's."""
     async with AsyncExitStack() as stack:
         if config.backend is MonitoringBackend.LOG_ANALYTICS:
             client = await stack.enter_async_context(connected(config.log_analytics))
             source: TelemetrySource = LogAnalytics(client, config.log_analytics)
         else:
-            cluster = await Cluster.connect()
+            cluster = await Cluster.connect(context)
             stack.push_async_callback(cluster.close)
             source = PodLogs(cluster.client)
         stack.push_async_callback(source.close)

@@ -19,18 +19,21 @@ from modelops_runtime.profile import Profile
 
 from modelops_operator.api.conditions import Condition, ConditionType, timestamp
 from modelops_operator.api.facts import Failure, Role
+from modelops_operator.api.quantities import format_decimal
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import Objectives, Severity
 from modelops_operator.core.findings import bounded, count
 from modelops_operator.core.health import evidence, service
 from modelops_operator.core.health.judgement import (
     DriftVerdict,
+    FeatureVerdict,
     OutlierVerdict,
     counted,
     fits,
     judge_drift,
     judge_outliers,
     judge_samples,
+    lasting,
     sampled,
 )
 from modelops_operator.core.health.service import Restart
@@ -181,7 +184,7 @@ def _drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
     if unknown is not None:
         return Condition(type_, "Unknown", *unknown), {}
     thresholds = scene.watch.monitoring.drift
-    verdict = judge_drift(scene.groups.closed, profile, thresholds)
+    verdict = judge_drift(scene.groups.closed, profile, thresholds, scene.history.day())
     return _drift_condition(verdict, scene), evidence.drift(verdict, thresholds)
 
 
@@ -192,20 +195,26 @@ def _drift_condition(verdict: DriftVerdict, scene: Scene) -> Condition:
         message = f"{', '.join(verdict.unconfirmed[:_NAMED])} moved in the only window so far"
         return _unconfirmed(type_, f"{message}, {judged}")
     moved = [each for each in verdict.features if each.severity is not Severity.NONE]
-    worst = ", ".join(f"{each.name} (PSI {each.psi:.2f})" for each in moved[:_NAMED])
+    worst = ", ".join(_moved(each) for each in moved[:_NAMED])
     thresholds = scene.watch.monitoring.drift
     if verdict.severity is Severity.ALERT:
         past = sum(each.severity is Severity.ALERT for each in moved)
         head = f"{past} of {count(total, 'feature')} moved past {thresholds.alert}"
         return Condition(type_, "True", Reason.DRIFT_ALERT, bounded(f"{head}: {worst}; {judged}"))
     if verdict.severity is Severity.WARN:
+        bound = (lasting(thresholds) if verdict.lasting else thresholds).warn
         head = f"{len(moved)} of {count(total, 'feature')} moved past the warning"
-        message = bounded(f"{head} at {thresholds.warn}: {worst}; {judged}")
+        message = bounded(f"{head} at {format_decimal(bound)}: {worst}; {judged}")
         return Condition(type_, "False", Reason.DRIFT_WARNING, message)
     furthest = verdict.features[0]
     message = f"the furthest of {count(total, 'feature')} is {furthest.name}"
     message += f" (PSI {furthest.psi:.2f}); {judged}"
     return Condition(type_, "False", Reason.NO_DRIFT, bounded(message))
+
+
+def _moved(feature: FeatureVerdict) -> str:
+    over = ", for a day" if feature.lasting else ""
+    return f"{feature.name} (PSI {feature.psi:.2f}{over})"
 
 
 def _sampled_drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:

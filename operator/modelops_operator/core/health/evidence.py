@@ -14,6 +14,7 @@ from modelops_operator.core.health.judgement import (
     DriftVerdict,
     OutlierVerdict,
     SampledDrift,
+    lasting,
 )
 from modelops_operator.core.health.watch import OutlierReference
 from modelops_operator.core.health.windows import Window
@@ -35,12 +36,15 @@ def drift(verdict: DriftVerdict, thresholds: DriftThresholds) -> dict[str, Any]:
     return {
         "severity": str(verdict.severity),
         "value": decimal(max((each.psi for each in worst), default=0.0), places=3),
-        "threshold": format_decimal(_bound(verdict.severity, thresholds)),
+        "threshold": format_decimal(
+            _bound(verdict.severity, lasting(thresholds) if verdict.lasting else thresholds)
+        ),
         "features": [
             {
                 "name": each.name,
                 "psi": decimal(each.psi, places=3),
                 "severity": str(each.severity),
+                **({"lasting": True} if each.lasting else {}),
             }
             for each in worst
         ],

@@ -23,6 +23,8 @@ import numpy as np
 from modelops_runtime.profile import Histogram
 from modelops_runtime.telemetry import Line, Verdict, add_verdicts
 
+from modelops_operator.core.health.day import BLOCK, Day
+from modelops_operator.core.health.histograms import Histograms, Key, packed
 from modelops_operator.core.health.statistics import Counts
 
 MINIMUM_ROWS: Final = 1000
@@ -37,12 +39,12 @@ REVISIONS: Final = 3
 """Revisions kept of one deployment: the running one, the next one, and one to roll back to."""
 SCORES: Final = -1
 """The index of the predictions' scores among the histograms, beside the features'."""
+LABELS: Final = -2
+"""The index of the predicted classes."""
 
 _LATE_WINDOWS: Final = 3
 _LATE: Final = timedelta(minutes=5)
 
-HistogramKey = tuple[str, int]
-"""The hash of the edges that were counted against, and the index of the feature, or `SCORES`."""
 K = TypeVar("K", bound=Hashable)
 
 
@@ -61,7 +63,7 @@ class Window:
     """Requests answered with a 5xx."""
     latency: Mapping[int, int] = field(default_factory=dict)
     """Number of requests for each bin of `modelops_runtime.telemetry.LATENCY_EDGES`."""
-    histograms: Mapping[HistogramKey, Counts] = field(default_factory=dict)
+    histograms: Mapping[Key, Counts] = field(default_factory=dict)
     """Counts of the bins, then of missing values, then of unseen categories."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     """By role: what detectors without our flavor found."""
@@ -79,7 +81,7 @@ class Window:
             client_errors=self.client_errors + other.client_errors,
             server_errors=self.server_errors + other.server_errors,
             latency=_added(self.latency, other.latency),
-            histograms=_added_histograms(self.histograms, other.histograms),
+            histograms=packed(self.histograms) + packed(other.histograms),
             verdicts=add_verdicts(self.verdicts, other.verdicts),
             forms=self.forms | other.forms,
         )
@@ -165,6 +167,7 @@ class History:
         """How long after a window's end its lines may still be on their way."""
         self._slots: dict[tuple[datetime, datetime], _Slot] = {}
         self._melted = Groups()
+        self._day = Day()
         self._melted_until = datetime.min.replace(tzinfo=UTC)
         self._heard: dict[str, datetime] = {}
         self.traffic: datetime | None = None
@@ -203,7 +206,9 @@ class History:
             end, start = key
             if end + self.settle + max(_LATE_WINDOWS * (end - start), _LATE) > now:
                 break
-            self._melted = self._melted.grown(self._slots.pop(key).window)
+            window = self._slots.pop(key).window
+            self._melted = self._melted.grown(window)
+            self._day.add(window.start, packed(window.histograms))
             self._melted_until = max(end, self._melted_until)
         self._heard = {pod: end for pod, end in self._heard.items() if end > now - LONGEST}
 
@@ -213,6 +218,13 @@ class History:
         for slot in self._settled(now):
             groups = groups.grown(slot.window)
         return groups.since(now - LONGEST)
+
+    def day(self) -> Sequence[Window]:
+        """Give the last whole day in blocks that have histograms and nothing else."""
+        return [
+            Window(start=start, end=start + BLOCK, histograms=sums)
+            for start, sums in self._day.sums(self._melted_until).items()
+        ]
 
     def recent(self, now: datetime) -> Sequence[Window]:
         """Give the last windows that have settled, at most three, the oldest first."""
@@ -230,6 +242,15 @@ class History:
         for key in sorted(self._slots):
             if key[0] + self.settle <= now:
                 yield self._slots[key]
+
+
+def apart(lines: Iterable[Line]) -> Sequence[Window]:
+    """Give the windows of one revision as they were written, the oldest first; none is merged."""
+    slots: dict[tuple[datetime, datetime], _Slot] = {}
+    for line in lines:
+        key = (line.end, line.start)
+        slots.setdefault(key, _Slot(Window(start=line.start, end=line.end))).add(line)
+    return [slots[key].window for key in sorted(slots)]
 
 
 class TelemetryStore:
@@ -285,11 +306,12 @@ def _window(line: Line) -> Window:
     )
 
 
-def _histograms(line: Line) -> dict[HistogramKey, Counts]:
+def _histograms(line: Line) -> Histograms:
     found = {(line.edges, each.index): _counts(each.histogram) for each in line.features}
-    if line.scores is not None:
-        found[line.edges, SCORES] = _counts(line.scores)
-    return found
+    for index, each in ((SCORES, line.scores), (LABELS, line.labels)):
+        if each is not None:
+            found[line.edges, index] = _counts(each)
+    return Histograms(found)
 
 
 def _counts(histogram: Histogram) -> Counts:
@@ -307,14 +329,3 @@ def _fits(line: Line, window: Window) -> bool:
 def _added(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
     """Add two sparse histograms."""
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
-
-
-def _added_histograms(
-    one: Mapping[HistogramKey, Counts], other: Mapping[HistogramKey, Counts]
-) -> dict[HistogramKey, Counts]:
-    """Add two sets of histograms. Where the numbers of bins differ, the first is kept."""
-    added = {**other, **one}
-    for key in one.keys() & other.keys():
-        if len(one[key]) == len(other[key]):
-            added[key] = one[key] + other[key]
-    return added

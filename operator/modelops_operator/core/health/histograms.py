@@ -1,0 +1,72 @@
+"""All histograms of a window in one array of the smallest integers that hold them.
+
+Thousands of deployments keep ten windows each: 30 features of 23 bins take 1.4 KB where no bin has
+65,536 rows, and else 2.8 KB, instead of 9.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import Final
+
+import numpy as np
+
+from modelops_operator.core.health.statistics import Counts
+
+Key = tuple[str, int]
+"""The hash of the edges that were counted against, and the index of the feature, or `SCORES`, or
+`LABELS`."""
+_Layout = Mapping[Key, slice]
+
+
+class Histograms(Mapping[Key, Counts]):
+    """Counts of the bins, then of missing values, then of unseen categories, by key."""
+
+    __slots__ = ("_counts", "_layout")
+
+    def __init__(self, histograms: Mapping[Key, Counts]) -> None:
+        self._layout = _layout(tuple((key, len(counts)) for key, counts in histograms.items()))
+        self._pack(np.concatenate(list(histograms.values())) if histograms else _NONE)
+
+    def __getitem__(self, key: Key) -> Counts:
+        return self._counts[self._layout[key]].astype(np.int64)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._layout)
+
+    def __len__(self) -> int:
+        return len(self._layout)
+
+    def __repr__(self) -> str:
+        return f"Histograms({dict(self)})"
+
+    def __add__(self, other: "Histograms") -> "Histograms":
+        """Add two sets. Where the numbers of bins differ, the first is kept."""
+        if self._layout is not other._layout:
+            added = {**other, **self}
+            for key in self.keys() & other.keys():
+                if len(self[key]) == len(other[key]):
+                    added[key] = self[key] + other[key]
+            return Histograms(added)
+        total = Histograms.__new__(Histograms)
+        total._layout = self._layout
+        total._pack(self._counts.astype(np.int64) + other._counts)
+        return total
+
+    def _pack(self, counts: Counts) -> None:
+        self._counts: Counts = counts.astype(np.min_scalar_type(counts.max(initial=0)))
+
+
+_NONE: Final = np.zeros(0, dtype=np.int64)
+
+
+@lru_cache(maxsize=4096)
+def _layout(sizes: tuple[tuple[Key, int], ...]) -> _Layout:
+    """Say where each histogram is: one object for all windows of a model."""
+    ends = accumulate((size for _, size in sizes), initial=0)
+    return {key: slice(*place) for (key, _), place in zip(sizes, pairwise(ends), strict=True)}
+
+
+def packed(histograms: Mapping[Key, Counts]) -> Histograms:
+    """Pack histograms that are not packed yet."""
+    return histograms if isinstance(histograms, Histograms) else Histograms(histograms)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 from mlflow import MlflowClient
-from modelops_operator.adapters.mlflow import MlflowRegistry, ModelRegistryError
+from modelops_operator.adapters.mlflow import MlflowRegistry, ModelRegistryError, python_of
 from modelops_operator.api.facts import Failure
 from modelops_operator.api.reasons import Reason
 
@@ -36,6 +36,7 @@ def two_versions(client: MlflowClient, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("model")
     (folder / "modelops").mkdir()
     (folder / "modelops" / "profile.json").write_bytes(b'{"rows": 1}')
+    (folder / "MLmodel").write_text("flavors: {python_function: {python_version: 3.12.4}}")
     run = client.create_run(client.create_experiment("adapters"))
     client.log_artifacts(run.info.run_id, str(folder), "model")
     client.create_registered_model("two-versions")
@@ -97,6 +98,25 @@ def test_a_version_tells_its_training_and_its_run(
     assert version.run_id == client.get_model_version(two_versions, "1").run_id
     assert version.source.startswith("mlflow-artifacts:")
     assert answer(lambda: registry.version(two_versions, "2")).train_id is None
+
+
+def test_a_version_tells_its_python_where_that_is_asked(
+    registry: MlflowRegistry, tracking_uri: str, two_versions: str
+) -> None:
+    asking = MlflowRegistry(tracking_uri, pythons=True)
+    assert answer(lambda: asking.version(two_versions, "1")).python == "3.12"
+    assert answer(lambda: registry.version(two_versions, "1")).python is None
+    # Its files are in a store that nothing here can read.
+    assert answer(lambda: asking.version(two_versions, "2")).python is None
+    asking.close()
+
+
+@pytest.mark.parametrize(
+    "description",
+    [b"", b"{", b"\xff", b"flavors: {}", b"flavors: {python_function: {python_version: new}}"],
+)
+def test_a_description_that_names_no_python_tells_none(description: bytes) -> None:
+    assert python_of(description) is None
 
 
 def test_a_file_is_read_through_the_servers_artifact_proxy(

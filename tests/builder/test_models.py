@@ -12,7 +12,7 @@ from aiohttp import web
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from modelops_operator.api.facts import Role
 from modelops_operator.builder.failures import BuildError
-from modelops_operator.builder.models import FetchedModel, fetch
+from modelops_operator.builder.models import FetchedModel, Serving, fetch
 from modelops_runtime.bento import ServingRuntime
 
 from tests.builder.conftest import RunningMlflow
@@ -48,7 +48,7 @@ async def test_through_mlflow_the_whole_folder_of_a_predictor_is_needed(
     models = {model.role: model for model in release(mlflow, tmp_path, "whole", "whole")}
     folder = tmp_path / "out"
     folder.mkdir()
-    fetched = await fetch(models[role], mlflow.uri, folder, runtime=ServingRuntime.PYFUNC)
+    fetched = await fetch(models[role], mlflow.uri, folder, serving=Serving(ServingRuntime.PYFUNC))
     through_mlflow = role is Role.PREDICTOR
     assert fetched.fast != through_mlflow
     assert ("unwanted.txt" in fetched.files()) == through_mlflow
@@ -60,11 +60,30 @@ async def test_fast_refuses_a_model_without_our_flavor(mlflow: Any, tmp_path: Pa
     folder = tmp_path / "out"
     folder.mkdir()
     with pytest.raises(BuildError, match=r"model plain version \d+ has no fast form") as caught:
-        await fetch(model, mlflow.uri, folder, runtime=ServingRuntime.FAST)
+        await fetch(model, mlflow.uri, folder, serving=Serving(ServingRuntime.FAST))
     assert caught.value.failure.reason == "FastFormMissing"
     assert caught.value.failure.permanent
     assert "modelops_training" in caught.value.failure.message
     assert not any(folder.iterdir())
+
+
+async def test_another_python_than_the_recorded_one_is_refused_where_it_matters(
+    mlflow: RunningMlflow, tmp_path: Path
+) -> None:
+    recorded = {
+        "MLmodel": SIGNED.replace(b"loader_module: mlflow.sklearn", b"python_version: 3.12.4")
+    }
+    model = mlflow.register("newer", PLAIN | recorded, tmp_path / "in")
+    for python in ("3.12", None, "3.11"):
+        folder = tmp_path / f"out-{python}"
+        folder.mkdir()
+        if python != "3.11":
+            assert not (await fetch(model, mlflow.uri, folder, serving=Serving(python=python))).fast
+            continue
+        with pytest.raises(BuildError, match=r"was logged with Python 3\.12") as caught:
+            await fetch(model, mlflow.uri, folder, serving=Serving(python=python))
+        assert caught.value.failure.reason == "BaseImageNotFound"
+        assert 'builder.bases["3.12"]' in caught.value.failure.message
 
 
 async def test_a_version_without_files_is_told(mlflow: Any, tmp_path: Path) -> None:

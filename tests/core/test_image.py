@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from modelops_operator.core.image import (
 from modelops_runtime.bento import ServingRuntime
 
 from tests.core.simulation import (
+    BASE,
     condition,
     configuration,
     failed_build,
@@ -161,9 +163,20 @@ def test_an_image_on_its_way_out_is_waited_for() -> None:
     assert image_finding(WANTED, image, None).outlook is Outlook.UNDERWAY
 
 
+def test_the_image_has_the_python_that_the_predictor_was_logged_with() -> None:
+    newer = BASE.replace("base@", "newer@")
+    config = configuration(builder={"bases": {"3.11": BASE, "3.12": newer}})
+    for recorded, python, base in (("3.12", "3.12", newer), ("3.13", "3.11", BASE)):
+        predictor = replace(VERSIONS[Role.PREDICTOR], python=recorded)
+        versions = VERSIONS | {Role.PREDICTOR: predictor}
+        spec = wanted_image(versions, rebuild=None, config=config)["spec"]
+        assert (spec["python"], spec["base"]) == (python, base)
+    assert WANTED["spec"]["python"] == "3.11"
+
+
 def test_a_missing_base_image_is_told_with_the_way_out() -> None:
-    assert missing_base(configuration()) is None
-    finding = missing_base(configuration(builder={"python": "3.12"}))
+    assert missing_base(VERSIONS, configuration()) is None
+    finding = missing_base(VERSIONS, configuration(builder={"python": "3.12"}))
     assert finding is not None
     assert finding.outlook is Outlook.STUCK
     assert 'builder.bases["3.12"]' in finding.condition.message

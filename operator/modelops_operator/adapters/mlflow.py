@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+import yaml
+
 from modelops_operator.api.facts import Failure, ModelVersion
 from modelops_operator.api.reasons import Reason
 
@@ -16,6 +18,7 @@ Aliases = Mapping[str, str]
 """Alias to version, of one model."""
 T = TypeVar("T")
 
+MLMODEL: Final = "MLmodel"
 TRAIN_ID: Final = "modelops.train_id"
 _PAGE: Final = 200
 _THREADS: Final = 8
@@ -62,13 +65,15 @@ class MlflowRegistry:
     attempts.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, *, pythons: bool = False) -> None:
+        """`pythons`: versions tell their Python, which costs one more file of each to read."""
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         # Imported here, since it takes a second that only this class's users should pay.
         from mlflow import MlflowClient  # noqa: PLC0415
 
         self._uri = tracking_uri
+        self._pythons = pythons
         self._client = MlflowClient(tracking_uri, _registry_uri(tracking_uri))
         self._threads = ThreadPoolExecutor(_THREADS, "mlflow")
         self._versions: dict[tuple[str, str], ModelVersion] = {}
@@ -108,9 +113,18 @@ class MlflowRegistry:
             run_id=found.run_id or "",
             source=found.source or "",
             train_id=found.tags.get(TRAIN_ID),
+            python=await self._python(name, str(found.version)) if self._pythons else None,
         )
         self._versions[name, version] = model
         return model
+
+    async def _python(self, name: str, version: str) -> str | None:
+        try:
+            return python_of(await self.read(name, version, MLMODEL))
+        except ModelRegistryError as error:
+            if error.failure.permanent:
+                return None  # the builder tells what is wrong with the files
+            raise
 
     async def of_training(self, name: str, train_id: str) -> str | None:
         """Find the newest version of a model that came of a training; not told by Unity Catalog.
@@ -170,6 +184,13 @@ class MlflowRegistry:
             raise
         except MlflowException as error:
             raise ModelRegistryError(self._failure(what, missing, error)) from error
+        except ImportError as error:
+            message = (
+                f"{what} is in a store that is read with {error.name}, which is not installed here:"
+                " run the MLflow server with --artifacts-destination, so that it hands files out"
+            )
+            failure = Failure(reason=missing, message=message, permanent=True)
+            raise ModelRegistryError(failure) from error
         except Exception as error:
             # Requests' errors, a store's own, and whatever a client makes of garbage.
             raise ModelRegistryError(self._unreachable(what, error)) from error
@@ -222,6 +243,16 @@ def _registry_uri(tracking_uri: str) -> str:
     if tracking_uri.startswith("databricks"):
         return tracking_uri.replace("databricks", "databricks-uc", 1)
     return tracking_uri
+
+
+def python_of(description: bytes) -> str | None:
+    """Read which minor version of Python an MLmodel names; None for whatever tells none."""
+    try:
+        version = yaml.safe_load(description)["flavors"]["python_function"]["python_version"]
+        major, minor, *_ = str(version).split(".")
+        return f"{int(major)}.{int(minor)}"
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, ValueError):
+        return None
 
 
 def model_files(tracking_uri: str, name: str, version: str) -> Any:

@@ -11,9 +11,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from modelops_runtime import flavor
 
+from modelops_operator.adapters.mlflow import MLMODEL
 from modelops_operator.api.resources import ImageModel, ModelImageSpec
 from modelops_operator.builder.lock import Lock, LockedWheel
-from modelops_operator.builder.models import MLMODEL
 
 CYCLONEDX: Final = "application/vnd.cyclonedx+json"
 IN_TOTO: Final = "application/vnd.in-toto+json"

@@ -35,7 +35,7 @@ from modelops_operator.builder.image import Image, Repository, canonical, index
 from modelops_operator.builder.layers import CONTENT, Entry, Layer, write_layer
 from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
-from modelops_operator.builder.models import FetchedModel, fetch, title
+from modelops_operator.builder.models import FetchedModel, Serving, fetch, title
 from modelops_operator.builder.referrers import Subject, attach
 from modelops_operator.builder.scratch import Room, Share, scratch_folder
 from modelops_operator.builder.signing import KeyFile, sign
@@ -216,7 +216,7 @@ class _Build:
             model,
             self._spec.tracking_uri,
             folder,
-            runtime=self._spec.runtime.profile,
+            serving=Serving(self._spec.runtime.profile, self._spec.python),
             claim=self._share.claim,
         )
 

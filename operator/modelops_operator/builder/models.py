@@ -24,14 +24,13 @@ from modelops_runtime.bento import ServingRuntime
 from modelops_runtime.signature import SignatureError, read_signature
 from requests import RequestException
 
-from modelops_operator.adapters.mlflow import ModelRegistryError, model_files
+from modelops_operator.adapters.mlflow import MLMODEL, ModelRegistryError, model_files, python_of
 from modelops_operator.api.facts import Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel
 from modelops_operator.builder.failures import BuildError, broken, passing
 from modelops_operator.builder.requirements import CONSTRAINTS, Requirements, read_requirements
 
-MLMODEL: Final = "MLmodel"
 _SETTINGS: Final = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # It holds pieces of 100 MB in memory, and each fetch would first ask whether there is such.
@@ -47,6 +46,15 @@ search that takes longer than the request, one thread at a time."""
 _STATUS: Final = re.compile(r"(?:^|[\s(])(401|403|404)\b")
 """How stores tell, in words of their own, what HTTP told them."""
 _DENIED: Final = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How what is fetched will be served."""
+
+    runtime: ServingRuntime = ServingRuntime.AUTO
+    python: str | None = None
+    """Minor version of the image's Python; None where any will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +114,31 @@ async def fetch(
     tracking_uri: str,
     folder: Path,
     *,
-    runtime: ServingRuntime = ServingRuntime.AUTO,
+    serving: Serving = Serving(),
     claim: Callable[[str, int], None] = lambda _title, _size: None,
 ) -> FetchedModel:
-    """Bring what `runtime` needs of a model version into `folder`, which must be empty.
+    """Bring what `serving` needs of a model version into `folder`, which must be empty.
 
     `claim` hears its bytes before any is fetched, and may raise. Raises BuildError when MLflow does
-    not have it, does not give it, it is not what its flavor says, or it has no flavor where the
-    runtime is Fast.
+    not have it, does not give it, it is not what its flavor says, it has no flavor where the
+    runtime is Fast, or is to be loaded by another Python than it was logged with.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    return await asyncio.to_thread(_fetch, model, tracking_uri, folder, runtime, claim)
+    return await asyncio.to_thread(_fetch, model, tracking_uri, folder, serving, claim)
 
 
 def _fetch(
     model: ImageModel,
     tracking_uri: str,
     folder: Path,
-    runtime: ServingRuntime,
+    serving: Serving,
     claim: Callable[[str, int], None],
 ) -> FetchedModel:
     # Imported here, since it takes a second that only those who fetch should pay.
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (see above)
 
+    runtime = serving.runtime
     try:
         repository = _listed_once(model_files(tracking_uri, model.name, model.version))
         found = {info.path for info in repository.list_artifacts("")}
@@ -147,6 +156,8 @@ def _fetch(
         repository.download_artifacts(wanted, str(folder))
         if flavored:
             _verify(model, folder)
+        if not fast:
+            _check_python(model, folder, serving.python)
         if not fast and model.role is Role.PREDICTOR:
             read_signature(folder)
     except SignatureError as error:
@@ -188,6 +199,18 @@ def _has_flavor(model: ImageModel, folder: Path) -> bool:
         return flavor.FLAVOR in description["flavors"]
     except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError) as error:
         raise _invalid(model, f"has an {MLMODEL} that cannot be read ({error!r})") from error
+
+
+def _check_python(model: ImageModel, folder: Path, python: str | None) -> None:
+    """Refuse what MLflow would load by another Python: what is pickled may not even load there."""
+    recorded = python_of((folder / MLMODEL).read_bytes())
+    if python and recorded and recorded != python:
+        raise broken(
+            Reason.BASE_IMAGE_NOT_FOUND,
+            f"{title(model)} was logged with Python {recorded} and is served through MLflow, but "
+            f"the image would have Python {python}: configure a base image for {recorded} "
+            f'(builder.bases["{recorded}"]; --python and --base), or log it again with {python}',
+        )
 
 
 def _verify(model: ImageModel, folder: Path) -> None:

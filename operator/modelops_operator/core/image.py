@@ -31,7 +31,7 @@ def wanted_image(
     Its name is made of all that it asks for: deployments that want the same share one build.
     Raises KeyError where no base image is configured, see `missing_base`.
     """
-    slug = sanitized(versions[Role.PREDICTOR].name)
+    slug, python = sanitized(versions[Role.PREDICTOR].name), _python(versions, config)
     spec = {
         "models": [
             {
@@ -51,9 +51,9 @@ def wanted_image(
             # Left out of the name, which is then what it was before there was a choice.
             **({} if profile is ServingRuntime.AUTO else {"profile": str(profile)}),
         },
-        "python": config.builder.python,
+        "python": python,
         "platforms": list(config.builder.platforms),
-        "base": config.builder.bases[config.builder.python],
+        "base": config.builder.bases[python],
         **({} if rebuild is None else {"rebuild": rebuild}),
     }
     return {
@@ -119,9 +119,15 @@ def image_finding(image: Manifest, live: Manifest | None, refusal: Failure | Non
     )
 
 
-def missing_base(config: OperatorConfig) -> Finding | None:
+def _python(versions: Mapping[Role, ModelVersion], config: OperatorConfig) -> str:
+    """Give the Python that the predictor was logged with, if there is a base image for it."""
+    recorded = versions[Role.PREDICTOR].python
+    return recorded if recorded and recorded in config.builder.bases else config.builder.python
+
+
+def missing_base(versions: Mapping[Role, ModelVersion], config: OperatorConfig) -> Finding | None:
     """Say that nothing can be built without a base image, where none is configured."""
-    python = config.builder.python
+    python = _python(versions, config)
     if python in config.builder.bases:
         return None
     told = {

@@ -61,7 +61,7 @@ def choose_target(
         # An upgrade of the operator must restart nothing: runtime and base image stay, too.
         release = replace(scene.running, models=models)
         return Target(finding=running_image(release), release=release)
-    hindrance = missing_base(config)
+    hindrance = missing_base(resolution.versions, config)
     if hindrance is not None:
         return _meanwhile(scene, desired.spec, hindrance)
     image = wanted_image(resolution.versions, rebuild=rebuild, config=config, profile=profile)

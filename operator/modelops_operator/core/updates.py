@@ -71,22 +71,18 @@ def image_updates(scene: Scene, config: OperatorConfig) -> tuple[str, ...]:
     told = [f"serving runtime {runtime} in place of {running.runtime}"]
     return (
         *(told if running.runtime and running.runtime != runtime else ()),
-        *(("another base image",) if _has_base(config) and has_other_base(scene, config) else ()),
+        *(("another base image",) if has_other_base(scene, config) else ()),
     )
-
-
-def _has_base(config: OperatorConfig) -> bool:
-    return config.builder.python in config.builder.bases
 
 
 def has_other_base(scene: Scene, config: OperatorConfig) -> bool:
     """Tell whether another base image is configured than the one of the image that runs."""
     if scene.running is None:
         return False
-    python = config.builder.python
-    bases = [
-        image["spec"]["base"]
+    built = [
+        image["spec"]
         for image in scene.observed.images.values()
-        if built_reference(image) == scene.running.reference and image["spec"]["python"] == python
+        if built_reference(image) == scene.running.reference
     ]
-    return bool(bases) and config.builder.bases.get(python) not in bases
+    configured = {config.builder.bases.get(spec["python"]) for spec in built} - {None}
+    return bool(configured) and configured.isdisjoint(spec["base"] for spec in built)

@@ -51,7 +51,11 @@ async def operate(config: OperatorConfig) -> None:
     async with AsyncExitStack() as stack:
         cluster = await Cluster.connect()
         stack.push_async_callback(cluster.close)
-        registry = MlflowRegistry(config.mlflow.tracking_uri)
+        registry = MlflowRegistry(
+            # Where there is one base image only, there is nothing to choose.
+            config.mlflow.tracking_uri,
+            pythons=len(config.builder.bases) > 1,
+        )
         stack.callback(registry.close)
         source = await stack.enter_async_context(telemetry_source(config.monitoring))
 

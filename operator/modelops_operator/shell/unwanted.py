@@ -77,7 +77,7 @@ class UnwantedImages:
         references = desired.spec.models.by_role()
         models = await self._follower.resolve(references, fresh=False)
         found = {role: one for role, one in models.items() if not isinstance(one, Failure)}
-        if len(found) < len(models) or missing_base(self._config) is not None:
+        if len(found) < len(models) or missing_base(found, self._config) is not None:
             predictor = desired.spec.models.predictor.name
             return running | {_name(one) for one in candidates if predictor_of(one) == predictor}
         profile = desired.spec.serving.runtime

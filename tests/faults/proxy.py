@@ -63,7 +63,6 @@ class Proxy:
         self.written: list[Call] = []
         """The writes that came, in their order."""
         self.address = ""
-        self._streams: set[asyncio.Transport] = set()
         self._upstream = upstream
         self._counts = writes
         self._loop = asyncio.new_event_loop()
@@ -78,15 +77,6 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(30)
-
-    def cut(self) -> None:
-        """Cut every connection over which an answer is on its way, such as a watch."""
-
-        def abort() -> None:
-            for transport in self._streams:
-                transport.abort()
-
-        self._loop.call_soon_threadsafe(abort)
 
     def reset(self) -> None:
         """Count from 1 again, and let everything through."""
@@ -142,17 +132,11 @@ class Proxy:
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
-            transport = request.transport
-            assert transport is not None
-            self._streams.add(transport)
             # Watches go on for minutes: pieces are handed on as they come, until who asked is gone.
-            try:
-                with suppress(ConnectionError):
-                    async for piece in answer.content.iter_any():
-                        await response.write(piece)
-                    await response.write_eof()
-            finally:
-                self._streams.discard(transport)
+            with suppress(ConnectionError):
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+                await response.write_eof()
             return response
 
     def _ask(self, request: web.Request, body: bytes) -> "aiohttp.client._RequestContextManager":

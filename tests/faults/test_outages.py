@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.nursery import Nursery
 from tests.faults.proxy import Call, Fault, Proxy
-from tests.faults.world import LONG, NAMESPACE, World, eventually, kubeconfig
+from tests.faults.world import LONG, NAMESPACE, World, kubeconfig
 from tests.shell.operating import configuration
 
 pytestmark = pytest.mark.contract
@@ -123,27 +123,3 @@ def test_what_the_api_server_does_to_writes_passes(stage: Stage) -> None:
     stage.cluster.rule = lambda _: None
     for name in ("untroubled", *names):
         stage.world.remove(name)
-
-
-def test_watches_that_are_cut_are_taken_up_again(stage: Stage) -> None:
-    """R17: all watches are cut, and so are their successors for a while. Nothing is missed."""
-    stage.world.register("cut-model")
-    begun = 0
-
-    def rule(call: Call, fault: Fault | None) -> Fault | None:
-        nonlocal begun
-        if "watch=true" not in call.path:
-            return None
-        begun += 1
-        return fault
-
-    stage.cluster.rule = lambda call: rule(call, Fault(silence=0.2))
-    stage.cluster.cut()
-    stage.world.create("cut", "cut-model")
-    stage.world.wait_until_ready("cut", 120)  # the sweep sees to it
-    assert begun > 0
-    begun = 0
-    stage.cluster.rule = lambda call: rule(call, None)
-    eventually(lambda: begun > 0, 120)
-    stage.cluster.reset()
-    stage.world.remove("cut")

@@ -33,6 +33,8 @@ def namespace(apiserver: Path) -> Iterator[str]:
     name = f"adapter-{next(_numbers)}"
     Kubectl(apiserver)("create", "namespace", name)
     yield name
+    # Nothing collects what is in a namespace here, and an operator of other tests would take it up.
+    Kubectl(apiserver)("-n", name, "delete", "modeldeployments", "--all")
     Kubectl(apiserver)("delete", "namespace", name, "--wait=false")
 
 

@@ -38,7 +38,7 @@ def test_another_population_is(story: Story) -> None:
     assert f"{ROWS} rows, 0 failed" in "\n".join(story.step(SHIFTED))
     assert shown(story, SHIFTED)["DRIFT"] == "True"
     message = story.step(SHIFTED)[-2]
-    assert re.match(r"\d+ of 17 features moved past 0\.25: AGEP \(PSI ", message), message
+    assert re.match(r"\d+ of 18 features moved past 0\.25: AGEP \(PSI ", message), message
 
 
 def test_a_moved_alias_rolls_out_without_a_failed_request(story: Story) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from modelops_operator.adapters.mlflow import ModelRegistryError
+from modelops_operator.adapters.mlflow import MLMODEL, ModelRegistryError
 from modelops_operator.adapters.telemetry import Key, Reading, Target
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
@@ -57,8 +57,8 @@ class Files:
         return self.content[path]
 
 
-OURS = {references.MLMODEL: b"flavors: {modelops: {}, python_function: {}}"}
-OTHERS = {references.MLMODEL: b"flavors: {python_function: {}}"}
+OURS = {MLMODEL: b"flavors: {modelops: {}, python_function: {}}"}
+OTHERS = {MLMODEL: b"flavors: {python_function: {}}"}
 
 
 @dataclass
@@ -212,13 +212,13 @@ def released(*roles: Role) -> Release:
 
 
 def test_a_detector_of_others_has_no_profile_and_tells_its_usual_rate() -> None:
-    described = OTHERS[references.MLMODEL] + b"\nmetadata: {modelops.reference_rate: 0.02}"
+    described = OTHERS[MLMODEL] + b"\nmetadata: {modelops.reference_rate: 0.02}"
     release = released(Role.DRIFT, Role.OUTLIER)
     known = References(Files(OTHERS))  # type: ignore[arg-type]
     assert asyncio.run(known.drift(release)) == OfOthers()
-    known = References(Files({references.MLMODEL: described}))  # type: ignore[arg-type]
+    known = References(Files({MLMODEL: described}))  # type: ignore[arg-type]
     assert asyncio.run(known.outliers(release)) == OfOthers(0.02)
-    known = References(Files({references.MLMODEL: b"flavors: 3"}))  # type: ignore[arg-type]
+    known = References(Files({MLMODEL: b"flavors: 3"}))  # type: ignore[arg-type]
     assert isinstance(asyncio.run(known.outliers(release)), Failure)
 
 

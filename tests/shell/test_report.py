@@ -18,6 +18,7 @@ from modelops_operator.api.facts import Role
 from modelops_operator.cli.main import main
 from modelops_operator.core.release import RELEASE, Release, ReleasedModel
 from modelops_operator.shell.references import PROFILE
+from modelops_runtime.flavor import FLAVOR
 from modelops_runtime.profile import FeatureProfile, Histogram, Profile
 from modelops_runtime.telemetry import FeatureCounts, Line
 
@@ -119,6 +120,7 @@ def released(world: "World", tmp_path: Path) -> Release:
     folder, file = PROFILE.rsplit("/", 1)
     assert file == "profile.json"
     world.mlflow.log_artifact(run.info.run_id, str(tmp_path / file), f"model/{folder}")
+    world.mlflow.log_text(run.info.run_id, f"flavors: {{{FLAVOR}: {{}}}}", "model/MLmodel")
     world.mlflow.create_registered_model(detector)
     source = f"{run.info.artifact_uri}/model"
     world.mlflow.create_model_version(detector, source, run.info.run_id)

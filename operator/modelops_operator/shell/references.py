@@ -9,7 +9,7 @@ import yaml
 from modelops_runtime import flavor
 from modelops_runtime.profile import Profile
 
-from modelops_operator.adapters.mlflow import ModelRegistry, ModelRegistryError
+from modelops_operator.adapters.mlflow import MLMODEL, ModelRegistry, ModelRegistryError
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import Monitoring
@@ -28,7 +28,6 @@ PROFILE: Final = "modelops/profile.json"
 DETECTOR: Final = "modelops/detector.json"
 FORGIVENESS: Final = 60.0
 """Seconds until a reference that could not be read is asked for again."""
-MLMODEL: Final = "MLmodel"
 RATE: Final = "modelops.reference_rate"
 """Where a detector's metadata tells the share of outliers that it finds in usual data."""
 

@@ -35,7 +35,7 @@ def system(apiserver: Path) -> Path:
     return apiserver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def operator(
     system: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator["Process"]:

@@ -65,17 +65,24 @@ def read_next(connection: socket.socket, received: bytes = b"") -> tuple[bytes, 
     return head, body[:length], body[length:]
 
 
-def test_what_is_too_much_is_turned_away_and_told_when_to_come_again(narrow: Served) -> None:
+@contextlib.contextmanager
+def flooded(server: Served, content: bytes, count: int) -> Iterator[list[socket.socket]]:
+    """Send the same on many connections at once."""
     with contextlib.ExitStack() as stack:
-        address = ("127.0.0.1", narrow.port)
+        address = ("127.0.0.1", server.port)
         connections = [
-            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(200)
+            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(count)
         ]
         # The connections are accepted before the flood begins.
-        assert narrow.predict([GOOD]).status_code == 200
-        with halted(narrow.process.pid):
+        assert server.predict([GOOD]).status_code == 200
+        with halted(server.process.pid):
             for connection in connections:
-                connection.sendall(request())
+                connection.sendall(content)
+        yield connections
+
+
+def test_what_is_too_much_is_turned_away_and_told_when_to_come_again(narrow: Served) -> None:
+    with flooded(narrow, request(), 200) as connections:
         answers = [read_answer(connection) for connection in connections]
     statuses = [head.split(b" ")[1] for head, _ in answers]
     assert set(statuses) == {b"200", b"503"}
@@ -111,15 +118,7 @@ CHUNKED = (
 def test_in_a_flood_all_ways_to_write_a_request_are_answered(
     narrow: Served, sent: bytes, answers: int
 ) -> None:
-    with contextlib.ExitStack() as stack:
-        address = ("127.0.0.1", narrow.port)
-        connections = [
-            stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(40)
-        ]
-        assert narrow.predict([GOOD]).status_code == 200
-        with halted(narrow.process.pid):
-            for connection in connections:
-                connection.sendall(sent)
+    with flooded(narrow, sent, 40) as connections:
         heads = []
         for connection in connections:
             left = b""

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from modelops_operator.core.history import ASKING, holds
+from modelops_operator.core.owner import DEPLOYMENT_LABEL
 from modelops_operator.shell.queue import Key
 
-DEPLOYMENT_LABEL: Final = "modelops.dev/deployment"
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 Manifest = Mapping[str, Any]
 _NOTHING: Final[Mapping[Key, Manifest]] = MappingProxyType({})

@@ -20,11 +20,19 @@ $(UV):
 	python3 -m venv $(CACHE)/uv-$(UV_VERSION)
 	$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet uv==$(UV_VERSION)
 
-# What most processes import is compiled here, once, instead of by each of those that start together.
+# What most processes import is compiled here, once, instead of by each of those that start together,
+# and kept for other checkouts; Python itself tells by a file's time what does not fit.
 UNCOMPILED := /tests?/|/plotly/|/kubernetes/(aio/)?client/(api|models)/
 .venv/.synced: $(UV) uv.lock pyproject.toml operator/pyproject.toml serving_runtime/pyproject.toml training/pyproject.toml
 	$(UV) sync --frozen --quiet
-	$(PYTHON) -m compileall -q -j 0 -x '$(UNCOMPILED)' .venv/lib
+	kept=$(CACHE)/compiled-$$(cat uv.lock .venv/pyvenv.cfg | sha256sum | head -c 16).tar; \
+	[ ! -e $$kept ] || tar -x -f $$kept -C .venv; \
+	$(PYTHON) -m compileall -q -j 0 -x '$(UNCOMPILED)' .venv/lib; \
+	if [ ! -e $$kept ]; then \
+		rm -f $(CACHE)/compiled-*; \
+		find .venv/lib -name '*.pyc' -printf 'lib/%P\0' | tar -c -C .venv --null -T - -f $$kept.draft; \
+		mv $$kept.draft $$kept; \
+	fi
 	touch $@
 
 .PHONY: setup

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from modelops_operator.adapters.oci import Reference
+from modelops_operator.adapters.tls import tls_context
 from modelops_operator.builder.environment import SINGLES, Environments, Job, _Processors, grouped
 from modelops_operator.builder.failures import BuildError, first_failure
 from modelops_operator.builder.image import Base, Image, Repository
@@ -73,7 +74,10 @@ class Workbench:
         self.transfer = Transfer(lambda *_: None)
         folder = self.folder / f"build-{len(list(self.folder.iterdir()))}"
         folder.mkdir(parents=True)
-        async with self.registry.connect() as client, httpx.AsyncClient() as web:
+        async with (
+            self.registry.connect() as client,
+            httpx.AsyncClient(verify=tls_context(None)) as web,
+        ):
             image = await Environments(Repository(client, self.cache)).ensure(
                 repository,
                 base=Base(client, Reference.parse(self.base)),
@@ -210,7 +214,7 @@ async def test_a_base_in_another_registry_is_copied(
     async with other.connect() as client, workbench.registry.connect() as source:
         folder = tmp_path / "copy"
         folder.mkdir()
-        async with httpx.AsyncClient() as web:
+        async with httpx.AsyncClient(verify=tls_context(None)) as web:
             image = await Environments(Repository(client, "copied/cache")).ensure(
                 "copied/env",
                 base=Base(source, Reference.parse(workbench.base)),
@@ -259,6 +263,6 @@ async def test_sizes_that_a_plain_index_does_not_tell_are_asked_for(
     whole = [index.publish(make_wheel({"a": bytes(n)}, f"w{n}")) for n in (10, 2000)]
     plain = [replace(wheel, size=0) for wheel in whole]
     gone = replace(plain[0], name="x", url=f"{index.url}/gone.whl")
-    async with httpx.AsyncClient() as web:
+    async with httpx.AsyncClient(verify=tls_context(None)) as web:
         lock = await WheelStore(tmp_path, web).sized(Lock((*plain, gone)))
     assert lock.wheels == (*whole, gone)

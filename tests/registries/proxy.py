@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 from aiohttp import web
+from modelops_operator.adapters.tls import tls_context
 
 Rule = Callable[[web.Request, bytes], Awaitable[web.StreamResponse | None] | None]
 _OWN_HEADERS = {"content-length", "transfer-encoding", "connection", "date", "content-encoding"}
@@ -44,7 +45,7 @@ class Proxy:
         # Its addresses are to be those of the proxy.
         headers = {**request.headers, "x-forwarded-proto": request.scheme}
         headers.pop("Transfer-Encoding", None)
-        async with httpx.AsyncClient(timeout=60) as client:
+        async with httpx.AsyncClient(timeout=60, verify=tls_context(None)) as client:
             response = await client.request(
                 request.method,
                 f"{self.upstream}{request.rel_url}",

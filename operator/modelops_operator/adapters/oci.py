@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import json
 import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from modelops_operator.adapters.registry_auth import Authorization, Scopes, same
 from modelops_operator.adapters.registry_credentials import CredentialSource, anonymous
 from modelops_operator.adapters.registry_errors import RegistryError, RegistryErrors
 from modelops_operator.adapters.registry_retry import ATTEMPTS, insist, pause
+from modelops_operator.adapters.tls import tls_context
 from modelops_operator.api.reasons import Reason
 
 CHUNK: Final = 16 * 1024 * 1024
@@ -192,7 +192,7 @@ class Registry:
         self._chunk = chunk
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._client = httpx.AsyncClient(
-            verify=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
+            verify=tls_context(ca_bundle),
             timeout=httpx.Timeout(60, connect=10),
             limits=httpx.Limits(max_connections=2 * CONCURRENCY),
             headers={"user-agent": "modelops-builder"},

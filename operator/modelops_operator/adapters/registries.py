@@ -1,7 +1,6 @@
 """Opens image registries, and chooses for each what we are known by there."""
 
 import os
-import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +26,7 @@ from modelops_operator.adapters.registry_credentials import (
 )
 from modelops_operator.adapters.registry_errors import RegistryErrors
 from modelops_operator.adapters.registry_upkeep import Upkeep
+from modelops_operator.adapters.tls import tls_context
 from modelops_operator.api.config import RegistryAuth, RegistryConfig
 
 USERNAME: Final = "MODELOPS_REGISTRY_USERNAME"
@@ -134,5 +134,5 @@ class Registries:
 
 def http_client(ca_bundle: Path | None, auth: httpx.Auth | None = None) -> httpx.AsyncClient:
     """Make a client that trusts the configured certificates, else the system's."""
-    verify = ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True
-    return httpx.AsyncClient(auth=auth, verify=verify, timeout=httpx.Timeout(60, connect=10))
+    timeout = httpx.Timeout(60, connect=10)
+    return httpx.AsyncClient(auth=auth, verify=tls_context(ca_bundle), timeout=timeout)

@@ -5,7 +5,6 @@ import base64
 import contextlib
 import hashlib
 import subprocess
-import tarfile
 import zipfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
@@ -253,8 +252,9 @@ def unpack(registry: RunningRegistry) -> Unpack:
             assert manifest is not None
             for descriptor in manifest.parsed()["layers"]:
                 await client.download(parsed.repository, descriptor["digest"], layer)
-                with tarfile.open(layer) as archive:
-                    archive.extractall(folder, filter="fully_trusted")
+                # Python's own reader takes half a minute for what the suite unpacks.
+                command = ["tar", "-xpf", layer, "-C", folder, "--keep-directory-symlink"]
+                await asyncio.to_thread(subprocess.run, command, check=True)
         layer.unlink()
 
     return pull

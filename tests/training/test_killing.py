@@ -112,7 +112,7 @@ def settled(client: MlflowClient, wanted: Callable[[], bool], seconds: float = 6
     while time.monotonic() < deadline:
         if wanted() and not noted(client):
             return True
-        time.sleep(0.1)
+        time.sleep(0.5)  # to ask costs the server as much as a training does
     return False
 
 

@@ -15,6 +15,8 @@ import httpx
 Row = Mapping[str, Any]
 CLIENTS: Final = 4
 ROWS_PER_REQUEST: Final = 50
+PAUSE: Final = 0.06
+"""Seconds between the requests of a steady client; more would starve the training beside it."""
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ def steady(url: str, rows: Iterable[Row]) -> Iterator[Tally]:
                 ask(http, url, [row], mine)
                 with lock:
                     tally.count(mine)
-                time.sleep(0.01)
+                time.sleep(PAUSE)
 
     threads = [threading.Thread(target=client, args=(number * 100,)) for number in range(CLIENTS)]
     for thread in threads:

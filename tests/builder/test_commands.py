@@ -16,8 +16,8 @@ from modelops_operator.adapters.image_signatures import trusted_keys
 from modelops_operator.adapters.oci import Reference
 from modelops_operator.api.resources import ModelImageSpec
 from modelops_operator.builder.build import BuiltImage
-from modelops_operator.cli.building import ModelArgument
 from modelops_operator.cli.main import main
+from modelops_operator.cli.naming import ModelArgument
 
 from tests.builder.conftest import RunningMlflow
 from tests.builder.cosign import Pair

@@ -16,8 +16,9 @@ from modelops_operator.adapters.mlflow import is_on_this_disk
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ImageModel
 from modelops_operator.builder.models import FetchedModel
+from modelops_operator.cli.local_server import ServeError
 from modelops_operator.cli.main import main
-from modelops_operator.cli.serving import ServeError, check_requirements
+from modelops_operator.cli.serving import check_requirements
 from modelops_training import Registration
 from modelops_training.data import REFERENCE_YEAR, records
 

@@ -25,38 +25,12 @@ from modelops_operator.builder.failures import broken
 from modelops_operator.builder.images import WORKSPACE, write_workspace_bundle
 from modelops_operator.builder.layers import CONTENT
 from modelops_operator.builder.transfer import Report
+from modelops_operator.cli.naming import ModelArgument
+from modelops_operator.cli.versions import version_of
 from modelops_operator.core.image import sanitized, wanted_image
 
 FOLDER_HOST: Final = "localhost"
 """Stands for the registry where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelArgument:
-    """A model version as people name it on the command line."""
-
-    name: str
-    version: str = ""
-    alias: str = ""
-    role: Role | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "ModelArgument":
-        """Read `[ROLE=]NAME@ALIAS` or `[ROLE=]NAME/VERSION`, as behind MLflow's `models:/`.
-
-        Raises ValueError when it is neither.
-        """
-        role, equals, rest = text.rpartition("=")
-        if equals and role not in set(Role):
-            raise ValueError(f"{role!r} is not a role: take one of {', '.join(Role)}")
-        address = rest.removeprefix("models:/")
-        name, at, alias = address.partition("@")
-        version = ""
-        if not at:
-            name, _, version = address.rpartition("/")
-        if not name or not (alias or version):
-            raise ValueError(f"{text!r} is neither NAME@ALIAS nor NAME/VERSION")
-        return cls(name, version, alias, Role(role) if equals else None)
 
 
 async def resolve(
@@ -84,21 +58,6 @@ async def resolve(
     if Role.PREDICTOR not in found:
         raise broken(Reason.MODEL_INVALID, "none of the models is a predictor: name one as well")
     return found
-
-
-async def version_of(registry: MlflowRegistry, argument: ModelArgument) -> ModelVersion:
-    """Find the version that is meant. Raises ModelRegistryError, BuildError."""
-    version = argument.version
-    if argument.alias:
-        aliases = await registry.model(argument.name)
-        if argument.alias not in aliases:
-            there = ", ".join(sorted(aliases)) or "none"
-            raise broken(
-                Reason.ALIAS_NOT_FOUND,
-                f"model {argument.name!r} has no alias {argument.alias!r}, only: {there}",
-            )
-        version = aliases[argument.alias]
-    return await registry.version(argument.name, version)
 
 
 async def _role(registry: MlflowRegistry, version: ModelVersion) -> Role:

@@ -49,6 +49,8 @@ class Adopted(Models):
     """A user's own model with its fast form, if it has one, and detectors of the same rows."""
 
     original: Original
+    answered: NDArray[Any]
+    """What it answers to all rows: a slow model is not asked again."""
     why: str | None
     """Why it is served by its own library; None if it has a fast form."""
 
@@ -57,8 +59,7 @@ class Adopted(Models):
         """A model without a fast form is told from others by its answers."""
         if "predictor" in self.files:
             return b""
-        answers = self.original.answers(self.features.head(PROVED_ROWS))
-        return sha256(repr(answers.tolist()).encode()).digest()
+        return sha256(repr(self.answered[:PROVED_ROWS].tolist()).encode()).digest()
 
     @property
     def features(self) -> pd.DataFrame:
@@ -70,6 +71,11 @@ class Adopted(Models):
         """Places of the rows that the card measures: at most `CARD_ROWS`, (n,)."""
         order = np.random.default_rng(SPLIT_SEED).permutation(len(self.frame))
         return np.sort(order[:CARD_ROWS])
+
+    @property
+    def shown_answers(self) -> NDArray[Any]:
+        """What it answers to these rows."""
+        return self.answered[self.shown]
 
     def answers(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Predict: probabilities (n, classes), values (n,), or labels of what gives no more."""
@@ -116,7 +122,7 @@ def adopt(  # noqa: PLR0913  # named settings
     sample = np.sort(np.random.default_rng(SPLIT_SEED).permutation(len(frame))[:PROVED_ROWS])
     reason, head, proved = None, None, None
     try:
-        head, proved = _fast(original, schema, frame.iloc[sample], asked)
+        head, proved = _fast(original, schema, frame.iloc[sample], answers[sample], asked)
     except NoFastForm as found:
         reason = str(found)
         warnings.warn(_slow(original, frame, reason), TrainingWarning, stacklevel=3)
@@ -128,13 +134,14 @@ def adopt(  # noqa: PLR0913  # named settings
     encoded = schema.encode(rows)
     own: dict[str, Mapping[str, bytes]] = {}
     expected: dict[str, NDArray[Any]] = {}
-    detector, profile = None, None
+    detector, profile, found = None, None, dict[str, float]()
     if with_detectors:
         matrix = inputs.encode(frame, schema)
         kept, held = split(goal_of(whole, schema), schema)
         detector = detectors.fit(
             outlier_kind, matrix[kept], matrix[held], schema, quantile=outlier_quantile, seed=seed
         )
+        found = outlier.recall(detector, matrix[held], schema)
         scores = scores_of(answers) if answers.dtype.kind in "iuf" else None
         profile = Profile.fit(
             matrix, schema, bins, scores=scores, labels=labels_of(answers, schema)
@@ -154,7 +161,7 @@ def adopt(  # noqa: PLR0913  # named settings
         kinds={**KINDS, "outlier": outlier_kind, "predictor": form},
         detector=detector,
         profile=profile,
-        metrics={} if proved is None else {"parity_difference": proved},
+        metrics=found if proved is None else {**found, "parity_difference": proved},
         measured_on="given",
         params={
             "model": original.title,
@@ -166,6 +173,7 @@ def adopt(  # noqa: PLR0913  # named settings
         data_digest=data_digest(whole),
         seconds=clock.seconds,
         original=original,
+        answered=answers,
         why=reason,
     )
     return replace(adopted, metrics={**adopted.measured(whole, answers), **adopted.metrics})
@@ -206,7 +214,11 @@ def _schema(
 
 
 def _fast(
-    original: Original, schema: Schema, rows: pd.DataFrame, asked: Sequence[Probe]
+    original: Original,
+    schema: Schema,
+    rows: pd.DataFrame,
+    answers: NDArray[Any],
+    asked: Sequence[Probe],
 ) -> tuple[Head, float]:
     """Make the fast form and prove it; gives the largest difference. Raises NoFastForm."""
     if original.classifies and original.classes is None:
@@ -214,8 +226,13 @@ def _fast(
     finite = proving.refuses_large(original, schema, rows)
     head = compiled(original, schema, rows, finite=finite)
     files = {**head.files, flavor.SCHEMA: schema.to_json()}
-    tried = [rows, proving.changed(rows, schema, asked)] if asked else [rows]
-    return head, max(proving.prove(original, files, schema, each) for each in tried)
+    difference = proving.prove(original, files, schema, rows, answers)
+    if asked:
+        odd = proving.changed(rows, schema, asked)
+        difference = max(
+            difference, proving.prove(original, files, schema, odd, original.answers(odd))
+        )
+    return head, difference
 
 
 def _slow(original: Original, frame: pd.DataFrame, reason: str) -> str:

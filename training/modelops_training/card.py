@@ -43,7 +43,7 @@ def describe(
 ) -> dict[str, Any]:
     """Describe a training as JSON; `later` has the metrics of later rows by step."""
     held = trained.frame.iloc[trained.shown]
-    answers = trained.answers(held)
+    answers = trained.shown_answers
     groups = list(_groups(trained, held, answers))
     return {
         "model": {

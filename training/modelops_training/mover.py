@@ -14,6 +14,7 @@ moved. It imports MLflow's client only, and is run as a file, since the package 
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -145,4 +146,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    outcome = main()
+    sys.stderr.flush()
+    # Its starter waits for the end, and to take MLflow apart takes longer than the move.
+    os._exit(outcome)

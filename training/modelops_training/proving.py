@@ -13,6 +13,7 @@ from modelops_runtime import flavor
 from modelops_runtime.parity import size
 from modelops_runtime.predictors import Answer, PredictorError, RowsRefused, forms
 from modelops_runtime.schema import Input, Schema
+from numpy.typing import NDArray
 
 from modelops_training import inputs
 from modelops_training.errors import NoFastForm
@@ -129,14 +130,18 @@ def chosen(asked: Sequence[Probe]) -> list[Probe]:
 
 
 def prove(
-    original: Original, files: Mapping[str, bytes], schema: Schema, frame: pd.DataFrame
+    original: Original,
+    files: Mapping[str, bytes],
+    schema: Schema,
+    frame: pd.DataFrame,
+    expected: NDArray[np.float64],
 ) -> float:
     """Compare what the runtime answers over the files with the model; gives the largest difference.
 
+    `expected` is what the model answers to the rows of the frame.
     Probabilities may differ by `TOLERANCE`, values by as much of their size, labels not at all.
     Raises NoFastForm.
     """
-    expected = original.answers(frame)
     answer = _served(files, schema, frame)
     found = answer.scores if answer.probabilities is None else answer.probabilities
     if found is None or found.shape != expected.shape:

@@ -87,6 +87,11 @@ class Models:
         """Places in the frame of the rows that the model card measures, (n,)."""
         raise NotImplementedError
 
+    @property
+    def shown_answers(self) -> NDArray[Any]:
+        """What the predictor answers to the rows that the model card measures."""
+        return self.answers(self.frame.iloc[self.shown])
+
     def answers(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Predict rows: probabilities (n, classes), or values (n,). Raises DataError."""
         raise NotImplementedError

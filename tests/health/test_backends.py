@@ -11,10 +11,14 @@ import pytest
 from modelops_operator.adapters.log_analytics import LogAnalytics
 from modelops_operator.adapters.pod_logs import _Reader, _Source
 from modelops_operator.adapters.telemetry import Reading, Target
+from modelops_operator.api.conditions import ConditionType
 from modelops_operator.api.config import LogAnalyticsConfig
+from modelops_operator.api.facts import Role
 from modelops_operator.core.health.evaluate import evaluate
-from modelops_operator.core.health.watch import Reporter
+from modelops_operator.core.health.watch import OfOthers, Reporter
 from modelops_operator.core.health.windows import History, Window
+from modelops_operator.core.verdicts import verdicts
+from modelops_runtime.telemetry import Verdict
 
 from tests.health.builders import (
     REFERENCE,
@@ -148,6 +152,30 @@ def test_both_backends_give_the_same_windows_and_the_same_verdict(
     verdict = evaluate(one, watched, NOW)
     assert verdict == evaluate(other, watched, NOW)
     assert verdict.conditions[0].status == drifts
+
+
+@pytest.mark.parametrize(("drifted", "said"), [(0, "False"), (1, "True")])
+def test_what_a_detector_of_others_says_reaches_the_status(drifted: int, said: str) -> None:
+    found = {"drift": Verdict(1, drifted), "outlier": Verdict(1000, 10)}
+    texts = [
+        (pod, window, line(window=window, pod=pod, rows=400, verdicts=found).encode()[0].rstrip())
+        for window in range(WINDOWS)
+        for pod in PODS
+    ]
+    watched = watch(
+        drift=OfOthers(),
+        outliers=OfOthers(),
+        reporters=tuple(Reporter(pod=pod, since=START) for pod in PODS),
+    )
+    one, other = from_pod_logs(texts), from_log_analytics(texts, Workspace())
+    health = evaluate(history(one), watched, NOW)
+    assert health == evaluate(history(other), watched, NOW)
+    status = verdicts(health, {Role.DRIFT, Role.OUTLIER}, {}, NOW)
+    told = {condition.type: condition.status for condition in status.conditions}
+    assert told[ConditionType.DRIFT_DETECTED] == said
+    assert told[ConditionType.OUTLIERS_DETECTED] == "False"
+    assert told[ConditionType.MONITORING_HEALTHY] == "True"
+    assert status.evidence["drift"]["severity"] == ("Alert" if drifted else "None")
 
 
 def test_what_stands_in_the_way_is_the_reason_of_the_condition() -> None:

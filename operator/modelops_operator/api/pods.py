@@ -27,7 +27,13 @@ OWN_LABELS: Final = tuple(
     f"app.kubernetes.io/{name}" for name in ("name", "instance", "managed-by")
 )
 OWN_VARIABLES: Final = "MODELOPS_"
-TUNABLE_VARIABLES: Final = ("MODELOPS_QUEUE", "MODELOPS_WORKERS", "MODELOPS_LOG_FORMAT")
+TUNABLE_VARIABLES: Final = (
+    "MODELOPS_QUEUE",
+    "MODELOPS_WORKERS",
+    "MODELOPS_LOG_FORMAT",
+    "MODELOPS_DETECTOR_SECONDS",
+    "MODELOPS_DETECTOR_MEGABYTES",
+)
 """Variables of the serving runtime that are the user's to set."""
 OWN_VOLUME: Final = "tmp"
 OWN_PATHS: Final = ("/", "/tmp", "/opt/bento")  # noqa: S108 - a path in the pod

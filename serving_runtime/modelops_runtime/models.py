@@ -259,7 +259,8 @@ def _reference(info: FlavorInfo, served: Schema) -> Reference:
     profile = Profile.from_json(info.load(flavor.PROFILE))
     Parity.from_json(info.load(flavor.PARITY), own).prove_profile(profile)
     sensitive = {each.name for each in (*own.inputs, *served.inputs) if each.sensitive}
-    hidden = (place for place, name in enumerate(own.names) if name in sensitive)
+    untold = sensitive | {each.name for each in own.inputs if each.opaque}
+    hidden = (place for place, name in enumerate(own.names) if name in untold)
     return Reference(profile, _shared(own, served), frozenset(hidden))
 
 

@@ -125,6 +125,11 @@ class Input:
             raise SchemaError(f"input {self.name}: is closed and has no levels")
 
     @property
+    def opaque(self) -> bool:
+        """Whether only the model itself reads it: free text, a date."""
+        return self.storage in {"datetime", "text"}
+
+    @property
     def limits(self) -> tuple[float, float]:
         """The least and the largest number that is taken."""
         if self.integer:

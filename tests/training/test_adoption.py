@@ -33,9 +33,10 @@ from modelops_training.original import Original
 from modelops_training.signature import example, signature
 from sklearn import ensemble, linear_model, svm
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 pytestmark = [
     pytest.mark.contract,
@@ -226,6 +227,48 @@ def test_a_model_without_a_fast_form_says_what_that_costs(
     assert answered.content["predictions"] == model.predict(pd.DataFrame(asked)).tolist()
     assert answered.content["outliers"].tolist() == [False]
     assert version.name == "slow"
+
+
+DAYS = """
+def days(frame):
+    return frame.astype("datetime64[s]").astype("int64") / 86400
+"""
+
+
+def test_free_text_and_dates_are_left_to_the_model(
+    mixed: pd.DataFrame, server: str, tmp_path: Path
+) -> None:
+    whole = pd.concat([mixed, mixed], ignore_index=True)
+    rows = whole[["size", "whole"]].assign(
+        note=[f"case {number} was {'good' if number % 3 else 'bad'}" for number in whole.index],
+        day=pd.date_range("2020-01-01", periods=len(whole)),
+    )
+    notebook: dict[str, Any] = {"__name__": "__main__"}
+    exec(DAYS, notebook)  # as in a notebook: pickled whole
+    columns = ColumnTransformer(
+        [
+            ("note", TfidfVectorizer(), "note"),
+            ("day", FunctionTransformer(notebook["days"]), ["day"]),
+            ("size", StandardScaler(), ["size"]),
+        ]
+    )
+    model = make_pipeline(columns, linear_model.LogisticRegression(max_iter=500))
+    model.fit(rows, whole["bought"])
+    with pytest.warns(TrainingWarning, match="only the model itself reads note, day: free text or"):
+        made = register(model, rows, whole["bought"], "notes", tracking_uri=server)
+    asked = [
+        {"size": 10.5, "whole": 3, "note": "case 7 was good", "day": "2021-02-03"},
+        {"size": 10500.0, "whole": 3, "note": "", "day": "2021-02-03T10:00:00"},
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what MLflow says while it loads
+        models = load(fetch(made, tmp_path))
+        answered = Answerer(models, DEPLOYMENT).answer(asked)
+    expected = model.predict(pd.DataFrame(asked).assign(day=pd.to_datetime(["2021-02-03"] * 2)))
+    assert answered.content["predictions"] == expected.tolist()
+    assert answered.content["outliers"].tolist() == [False, True]
+    assert models.reference is not None
+    assert models.reference.hidden == {2, 3}
 
 
 HALVING = """

@@ -85,6 +85,7 @@ def _changed(frame: pd.DataFrame, **columns: Any) -> pd.DataFrame:
         ({"copy": lambda f: f["bought"]}, "column 'copy' tells the target 'bought' one to one"),
         ({"copy": lambda f: 5 - f["bought"]}, "column 'copy' tells the target"),
         ({"when": pd.date_range("2020", periods=600)}, "column 'when' holds datetime64"),
+        ({"when": pd.date_range("2020", periods=600, tz="UTC")}, "know no time zones"),
         ({"far": lambda f: np.where(f["whole"] > 9, np.inf, 1.0)}, "'far' holds an infinity"),
         ({"id": lambda f: 2**53 + 2 * f.index.to_numpy()}, "'id' holds integers beyond 2"),
         ({"text": [f"t{i}" for i in range(600)] * 1}, None),

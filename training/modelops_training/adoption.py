@@ -189,12 +189,17 @@ def _schema(
     features = [name for name in whole.columns if name != target]
     task: Task = "classifier" if original.classifies else "regressor"
     schema = inputs.describe(
-        whole, target, features=features, overrides=overrides, task=task, known_ahead=known_ahead
+        whole,
+        target,
+        features=features,
+        overrides={**inputs.opaque(whole[features]), **(overrides or {})},
+        task=task,
+        known_ahead=known_ahead,
     )
     known = pipelines.categories_of(original.model)
     columns = []
     for column in schema.inputs:
-        if column.kind == "category":
+        if column.levels:
             values = whole[column.name]
             more = [*known.get(column.name, ())]
             if isinstance(values.dtype, pd.CategoricalDtype):
@@ -221,6 +226,8 @@ def _fast(
     asked: Sequence[Probe],
 ) -> tuple[Head, float]:
     """Make the fast form and prove it; gives the largest difference. Raises NoFastForm."""
+    if read := [column.name for column in schema.inputs if column.opaque]:
+        raise NoFastForm(f"only the model itself reads {', '.join(read)}: free text or dates")
     if original.classifies and original.classes is None:
         raise NoFastForm(f"{original.title} gives labels only, no probabilities")
     finite = proving.refuses_large(original, schema, rows)

@@ -144,7 +144,7 @@ def _groups(trained: Models, held: pd.DataFrame, answers: NDArray[Any]) -> Itera
 
 def _parts(values: pd.Series, column: Input) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     if column.kind == "category":
-        if len(column.levels) <= MOST_LEVELS:
+        if column.levels and len(column.levels) <= MOST_LEVELS:
             named = inputs.texts(values, column.name)
             for level in column.levels:
                 yield level, (named == level).to_numpy(bool, na_value=False)

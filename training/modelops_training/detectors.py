@@ -72,9 +72,8 @@ def files(detector: OutlierDetector) -> Mapping[str, bytes]:
 
 def _fillings(matrix: Matrix, schema: Schema) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Tell what stands for a missing value, and for an unseen category, in each column."""
+    impute = outlier.imputed(matrix, schema)
     category = np.array([column.kind == "category" for column in schema.inputs])
-    known = np.where(category & (matrix == UNSEEN), np.nan, matrix)
-    impute = np.nanmedian(known, axis=0)
-    rows = np.where(np.isnan(known), impute, known)
+    rows = np.where(np.isnan(matrix) | (category & (matrix == UNSEEN)), impute, matrix)
     far = rows.mean(axis=0) + outlier.UNSEEN_SIGMAS * rows.std(axis=0)
-    return impute, np.where(category, far, np.nan)
+    return impute, outlier.unseen(schema, impute, far)

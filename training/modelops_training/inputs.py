@@ -22,8 +22,8 @@ MOST_CLASSES = 50
 MOST_INTEGER_CLASSES = 20
 ROUNDING = 1e-12
 _AS_IT_IS = (
-    "A fitted model that reads it as it is can be logged by MLflow's own `log_model` with its"
-    " signature, and is served through MLflow, without these detectors"
+    "A fitted model that reads it as it is can be registered by `register(model, X, y, name)`, and"
+    " is served by its own library"
 )
 
 
@@ -40,8 +40,9 @@ def describe(  # noqa: PLR0913  # named settings
 
     Numbers stay numbers; text, booleans and pandas categories become categories whose levels are
     the values met, in their natural order. `overrides` replaces fields of single inputs, as in
-    `{"AGEP": {"unit": "years"}, "zip": {"kind": "category"}}`. A column that tells the target by
-    itself is refused, unless it is among those `known_ahead`.
+    `{"AGEP": {"unit": "years"}, "zip": {"kind": "category"}}`; what `opaque` gives leaves columns
+    to the model alone. A column that tells the target by itself is refused, unless it is among
+    those `known_ahead`.
 
     Raises DataError, naming the column, for what cannot be trained on.
     """
@@ -60,6 +61,17 @@ def describe(  # noqa: PLR0913  # named settings
                 " there whenever a prediction is asked for"
             )
     return Schema(inputs, output)
+
+
+def opaque(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Find the columns that are no numbers and no categories, for `overrides`: dates, free text."""
+    found = {}
+    for name, values in frame.items():
+        if types.is_datetime64_dtype(values.dtype):
+            found[str(name)] = {"storage": "datetime"}
+        elif types.is_string_dtype(values.dtype) and values.nunique() > MOST_LEVELS:
+            found[str(name)] = {"storage": "text"}
+    return found
 
 
 def encode(frame: pd.DataFrame, schema: Schema) -> Matrix:
@@ -82,6 +94,10 @@ def encode(frame: pd.DataFrame, schema: Schema) -> Matrix:
 def records(frame: pd.DataFrame, schema: Schema) -> list[dict[str, Any]]:
     """Write the features of a frame as JSON records; what is missing is None."""
     chosen = frame.loc[:, list(schema.names)].astype("object")
+    for column in schema.inputs:
+        if column.storage == "datetime":
+            times = chosen[column.name]
+            chosen[column.name] = times.map(pd.Timestamp.isoformat, na_action="ignore")
     filled = chosen.where(chosen.notna(), None)
     rows: list[dict[str, Any]] = filled.to_dict("records")
     return rows
@@ -136,7 +152,10 @@ def _input(values: pd.Series, name: str, changes: Mapping[str, Any]) -> Input:
     if values.dropna().duplicated().sum() == values.notna().sum() - 1:
         raise DataError(f"column {name!r} has one value only; leave it out of the features")
     kind = changes.get("kind", "number" if _is_number(values) else "category")
-    derived = _number(values, name) if kind == "number" else _category(values, name)
+    if changes.get("storage") in {"datetime", "text"}:
+        derived = Input(name=name, kind="category")
+    else:
+        derived = _number(values, name) if kind == "number" else _category(values, name)
     frozen: dict[str, Any] = {key: _frozen(value) for key, value in changes.items()}
     return replace(derived, **frozen)
 
@@ -174,7 +193,12 @@ def _numbers(values: pd.Series, name: str) -> NDArray[np.float64]:
 
 def _category(values: pd.Series, name: str) -> Input:
     dtype = values.dtype
-    if types.is_datetime64_any_dtype(dtype) or types.is_timedelta64_dtype(dtype):
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        raise DataError(
+            f"column {name!r} holds {dtype}, and MLflow's signatures know no time zones: fit the"
+            " model on `.dt.tz_convert(None)` of it"
+        )
+    if types.is_datetime64_dtype(dtype) or types.is_timedelta64_dtype(dtype):
         raise DataError(
             f"column {name!r} holds {dtype}; turn it into numbers, days since say. {_AS_IT_IS}"
         )
@@ -211,6 +235,8 @@ def text_of(value: object, name: str) -> str:
 
 
 def _codes(values: pd.Series, column: Input) -> NDArray[np.float64]:
+    if column.opaque:
+        return np.where(values.isna(), np.nan, UNSEEN)
     table = {level: float(code) for code, level in enumerate(column.levels)}
     places, met = pd.factorize(values)
     codes = [table.get(text_of(value, column.name), UNSEEN) for value in met]

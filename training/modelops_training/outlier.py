@@ -35,10 +35,9 @@ def fit(matrix: Matrix, held_out: Matrix, schema: Schema, *, quantile: float) ->
     out that do not. Missing values count as the column's median, and long tails of numbers as
     their logarithms: a threshold that lets incomes pass would let everything else pass as well.
     """
-    known = np.where(matrix == UNSEEN, np.nan, matrix) if _any_category(schema) else matrix
-    impute = np.nanmedian(known, axis=0)
+    impute = imputed(matrix, schema)
     category = np.array([column.kind == "category" for column in schema.inputs])
-    rows = np.where(np.isnan(known), impute, known)
+    rows = np.where(np.isnan(matrix) | (category & (matrix == UNSEEN)), impute, matrix)
     tails = _tails(rows, category)
     rows = rows if tails is None else tails.bend(rows)
     mean, spread = rows.mean(axis=0), rows.std(axis=0)
@@ -50,7 +49,7 @@ def fit(matrix: Matrix, held_out: Matrix, schema: Schema, *, quantile: float) ->
         # Symmetric to the last bit, so that every machine multiplies the same numbers.
         precision=(precision + precision.T) / 2,
         impute=impute,
-        unseen=np.where(category, mean + UNSEEN_SIGMAS * spread, np.nan),
+        unseen=unseen(schema, impute, mean + UNSEEN_SIGMAS * spread),
         threshold=0.0,
         reference_rate=0.0,
         tails=tails,
@@ -58,6 +57,31 @@ def fit(matrix: Matrix, held_out: Matrix, schema: Schema, *, quantile: float) ->
     threshold = float(np.quantile(detector.score(matrix), quantile, method="higher"))
     rate = float((detector.score(held_out) > threshold).mean())
     return replace(detector, threshold=threshold, reference_rate=rate)
+
+
+def imputed(matrix: Matrix, schema: Schema) -> NDArray[np.float64]:
+    """Tell what stands for a missing value of each column: its median, of those that are read."""
+    category = np.array([column.kind == "category" for column in schema.inputs])
+    opaque = np.array([column.opaque for column in schema.inputs])
+    known = np.where(category & (matrix == UNSEEN), np.nan, matrix)
+    found: NDArray[np.float64] = np.nanmedian(np.where(opaque, 0.0, known), axis=0)
+    return found
+
+
+def unseen(
+    schema: Schema, impute: NDArray[np.float64], far: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Tell what stands for an unseen category: something far; NaN for numbers.
+
+    What only the model reads is always unseen, and nothing strange.
+    """
+    kinds = {True: far, False: np.full_like(far, np.nan)}
+    return np.array(
+        [
+            (impute if column.opaque else kinds[column.kind == "category"])[place]
+            for place, column in enumerate(schema.inputs)
+        ]
+    )
 
 
 def recall(
@@ -75,7 +99,7 @@ def recall(
     found: dict[str, list[float]] = {}
     for place, column in enumerate(schema.inputs):
         values = chosen[:, place]
-        if np.isnan(values).all():
+        if column.opaque or np.isnan(values).all():
             continue
         if column.kind == "category":
             spoiled = {"unseen": np.full(len(values), UNSEEN)}
@@ -102,7 +126,3 @@ def _tails(rows: Matrix, category: NDArray[np.bool_]) -> Tails | None:
     if np.isinf([lower, upper]).all():
         return None
     return Tails(center, lower, upper)
-
-
-def _any_category(schema: Schema) -> bool:
-    return any(column.kind == "category" for column in schema.inputs)

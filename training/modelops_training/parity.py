@@ -38,7 +38,7 @@ def to_json(rows: list[dict[str, Any]], expected: list[Any], tolerance: float) -
 
 def _awkward(schema: Schema) -> list[dict[str, Any]]:
     numbers = [column for column in schema.inputs if column.kind == "number"]
-    categories = [each for each in schema.inputs if each.kind == "category" and not each.closed]
+    categories = [each for each in schema.inputs if each.levels and not each.closed]
     nullable = [column for column in schema.inputs if column.nullable]
     changes: list[Mapping[str, Any]] = [{column.name: None} for column in nullable[:1]]
     changes += [{column.name: UNKNOWN_LEVEL} for column in categories[:1]]

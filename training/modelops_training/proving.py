@@ -41,8 +41,9 @@ def probes(schema: Schema) -> list[Probe]:
     """List what the model has to be asked: each input missing, unseen, or far from all known."""
     found = []
     for place, column in enumerate(schema.inputs):
-        strange: What = "unseen" if column.kind == "category" else "extreme"
-        found += [Probe(place, "missing"), Probe(place, strange)]
+        found.append(Probe(place, "missing"))
+        if not column.opaque:
+            found.append(Probe(place, "unseen" if column.kind == "category" else "extreme"))
     return found
 
 
@@ -95,7 +96,7 @@ def learned(original: Original, schema: Schema, frame: pd.DataFrame) -> tuple[Sc
         replace(
             column,
             nullable=column.nullable and Probe(place, "missing") in taken,
-            closed=column.kind == "category" and Probe(place, "unseen") not in taken,
+            closed=bool(column.levels) and Probe(place, "unseen") not in taken,
         )
         for place, column in enumerate(schema.inputs)
     )

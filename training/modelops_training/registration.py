@@ -110,8 +110,11 @@ def register(model: object, /, *arguments: Any, **settings: Any) -> Registration
     False. Compiled are scikit-learn's linear models, trees, forests and boosting, LightGBM, XGBoost
     and CatBoost, alone or behind a Pipeline that scales, imputes and encodes columns. Any other
     model is registered in MLflow's own flavor, and a TrainingWarning says why and what it costs.
+    So is one that reads dates, or text of more than 1,000 different values; the detectors watch
+    the other columns then.
 
-    `overrides` replaces fields of single inputs: `{"AGEP": {"unit": "years", "sensitive": True}}`.
+    `overrides` replaces fields of single inputs: `{"AGEP": {"unit": "years", "sensitive": True}}`,
+    or `{"note": {"storage": "text"}}` for text that is no category.
     A column that gives the target away is refused unless it is among those `known_ahead`.
     `outlier_kind` is how outliers are found (see `detectors.fit`), `outlier_quantile` the share of
     the rows that are none, `bins` the quantile bins per number of the drift detector; `seed` is of

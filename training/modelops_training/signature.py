@@ -76,6 +76,8 @@ class Table(MetaDataset):
 
 def _column_type(column: Input, trained: Models) -> DataType:
     values = trained.frame[column.name]
+    if column.storage == "datetime":
+        return DataType.datetime
     if column.kind == "category":
         # A model of somebody's own takes their frame as it is; ours reads categories as text.
         boolean = isinstance(trained, Adopted) and values.dtype == bool
@@ -88,6 +90,8 @@ def _column_type(column: Input, trained: Models) -> DataType:
 def _typed(column: Input, rows: pd.DataFrame, trained: Models) -> Any:
     values = rows[column.name]
     kind = _column_type(column, trained)
+    if kind is DataType.datetime:
+        return values
     if kind is DataType.string:
         return inputs.texts(values, column.name)
     return values.astype({DataType.long: "int64", DataType.boolean: "bool"}.get(kind, "float64"))

@@ -115,7 +115,8 @@ def trained_models(tracking_uri: str) -> tuple[ImageModel, ...]:
     sex = random.choice(["F", "M"], 3000)
     employed = (age < 60) & (random.random(3000) < 0.8)
     frame = pd.DataFrame({"age": age, "sex": sex, "employed": employed.astype(int)})
-    made = register(train(frame, "employed", rounds=5), "small", tracking_uri=tracking_uri)
+    trained = train(frame, "employed", rounds=5)
+    made = register(trained, "small", alias=None, tracking_uri=tracking_uri)
     return tuple(
         ImageModel.model_validate(
             {

@@ -210,7 +210,9 @@ def test_a_model_without_a_fast_form_says_what_that_costs(
     with pytest.warns(
         TrainingWarning, match=r"AdaBoostClassifier has no compiled form.* ms of CPU"
     ):
-        made = register(model, rows, bought, "slow", tracking_uri=server, dataset="mixed")
+        made = register(
+            model, rows, bought, "slow", alias=None, tracking_uri=server, dataset="mixed"
+        )
     (version,) = [each for each in made.versions if each.role == "predictor"]
     fetch(made, tmp_path)
     assert not runtime.exists(tmp_path / "predictor")
@@ -255,7 +257,7 @@ def test_free_text_and_dates_are_left_to_the_model(
     model = make_pipeline(columns, linear_model.LogisticRegression(max_iter=500))
     model.fit(rows, whole["bought"])
     with pytest.warns(TrainingWarning, match="only the model itself reads note, day: free text or"):
-        made = register(model, rows, whole["bought"], "notes", tracking_uri=server)
+        made = register(model, rows, whole["bought"], "notes", alias=None, tracking_uri=server)
     asked = [
         {"size": 10.5, "whole": 3, "note": "case 7 was good", "day": "2021-02-03"},
         {"size": 10500.0, "whole": 3, "note": "", "day": "2021-02-03T10:00:00"},

@@ -132,7 +132,7 @@ def test_a_users_own_run_stays_theirs(small: Trained, server: str, client: Mlflo
     mlflow.set_tracking_uri(server)
     try:
         with mlflow.start_run(experiment_id="0") as mine:
-            made = register(small, "nested")
+            made = register(small, "nested", alias=None)
             active = mlflow.active_run()
             assert active is not None
             assert active.info.run_id == mine.info.run_id
@@ -163,7 +163,7 @@ def test_a_server_that_is_not_there_is_named(
 def test_a_note_that_is_none_is_refused_for_people(
     small: Trained, server: str, client: MlflowClient
 ) -> None:
-    register(small, "noted", tracking_uri=server)
+    register(small, "noted", alias=None, tracking_uri=server)
     client.set_registered_model_tag("noted", INTENT, "{}")
     with pytest.raises(AliasError, match=r"its tag 'modelops\.moving' is '{}', not the note of"):
         repair("noted", tracking_uri=server)

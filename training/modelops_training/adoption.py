@@ -123,8 +123,8 @@ def adopt(  # noqa: PLR0913  # named settings
     reason, head, proved = None, None, None
     try:
         head, proved = _fast(original, schema, frame.iloc[sample], answers[sample], asked)
-    except NoFastForm as found:
-        reason = str(found)
+    except NoFastForm as error:
+        reason = str(error)
         warnings.warn(_slow(original, frame, reason), TrainingWarning, stacklevel=3)
     clock.step("compile")
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -151,7 +151,8 @@ def _register_models(  # noqa: PLR0913  # named settings
 ) -> Registration:
     called = _called(trained.roles, name, names)
     started = time.perf_counter()
-    with _tracking(tracking_uri), _explained(name), aliases.Mover() as program:
+    mover = nullcontext() if alias is None else aliases.Mover()
+    with _tracking(tracking_uri), _explained(name), mover as program:
         naming.check(called, alias)
         aliases.repair(called["predictor"])
         measured = {step: trained.evaluate(rows) for step, rows in (evaluation or {}).items()}
@@ -175,7 +176,7 @@ def _register_models(  # noqa: PLR0913  # named settings
         for version in versions:
             _verify(trained, version)
         registered = time.perf_counter()
-        if alias is not None:
+        if program is not None and alias is not None:
             program.move(_move(alias, versions))
         moved = time.perf_counter()
         return Registration(

@@ -68,8 +68,8 @@ fuzz: setup ## Throw made-up wheels at the builder's reader (SECONDS=60)
 		-artifact_prefix=$(CACHE)/ -len_control=0 -max_len=800 -max_total_time=$(or $(SECONDS),60)
 
 .PHONY: test-faults
-test-faults: setup ## The fault suite in full: every kill, every fault, a minute's silence
-	MODELOPS_LONG_FAULTS=1 $(PYTHON) -m pytest tests/faults
+test-faults: setup ## The fault suite in full: every kill, every fault, a minute's silence, 1,000 histories
+	MODELOPS_LONG_FAULTS=1 $(PYTHON) -m pytest tests/faults tests/core
 
 .PHONY: test-spark
 test-spark: setup ## The reference profile by a real Spark (needs Java, fetches 400 MB)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 # A time limit on an example would judge the machine, which others share.
-settings.register_profile("shared", deadline=None)
-settings.load_profile("shared")
+settings.register_profile("short", deadline=None, max_examples=50)
+settings.register_profile("long", deadline=None, max_examples=1000)
+settings.load_profile("long" if os.environ.get("MODELOPS_LONG_FAULTS") else "short")
 # Spark is 400 MB and has an environment of its own: `make test-spark`.
 collect_ignore = [] if find_spec("pyspark") else ["spark"]
 sys.path.insert(0, str(ROOT))  # `sandbox` is a program of this checkout and not installed

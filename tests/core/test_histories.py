@@ -224,7 +224,7 @@ TRUST: tuple[Deed, ...] = (
 )
 
 histories = st.lists(st.sampled_from(DEEDS), max_size=14)
-many = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def go_through(history: list[Deed], cluster: Cluster | None = None) -> Cluster:

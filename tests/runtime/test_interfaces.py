@@ -621,7 +621,7 @@ bodies = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(
     st.sampled_from(PATHS),
     bodies,

@@ -272,7 +272,7 @@ def test_a_slow_model_holds_up_nobody_else(typed: Asker) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.fixed_dictionaries(
         {},

@@ -99,7 +99,7 @@ def test_a_window_without_requests_is_written_too() -> None:
     assert {(line.rows, line.requests, line.features) for line in lines} == {(0, 0, ())}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.lists(st.floats(-1, 2), max_size=3000), st.floats(0, 90)), max_size=8))
 def test_every_row_is_counted_once(requests: list[tuple[list[float], float]]) -> None:
     clock, written = Clock(), list[bytes]()

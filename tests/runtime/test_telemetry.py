@@ -123,7 +123,7 @@ def test_a_feature_that_fits_into_no_line_is_an_error() -> None:
 
 
 # On a busy machine it takes long to make the lines.
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(lines(bins=3), min_size=2, max_size=6), st.integers(1, 5))
 def test_merges_by_addition_in_any_order(several: list[Line], cut: int) -> None:
     mine = [

@@ -127,15 +127,24 @@ SETTLED, UNDERWAY, STUCK = Outlook.SETTLED, Outlook.UNDERWAY, Outlook.STUCK
             ("True", "MinimumReplicasAvailable", SETTLED),
         ),
         ("name taken", look(collisions=(SERVICE,)), ("False", "NameCollision", STUCK)),
-        ("refused", look(refusals={SERVICE: PERMANENT}), ("False", "Forbidden", STUCK)),
+        (
+            "refused before any pod serves",
+            look(available=0, refusals={SERVICE: PERMANENT}),
+            ("False", "Forbidden", STUCK),
+        ),
+        (
+            "refused while all pods serve",
+            look(refusals={SERVICE: PERMANENT}),
+            ("True", "MinimumReplicasAvailable", STUCK),
+        ),
         (
             "refused for now",
-            look(refusals={SERVICE: PASSING}),
+            look(available=0, refusals={SERVICE: PASSING}),
             ("False", "APIServerUnreachable", UNDERWAY),
         ),
         (
             "the graver refusal",
-            look(refusals={DEPLOYMENT: PASSING, SERVICE: PERMANENT}),
+            look(available=0, refusals={DEPLOYMENT: PASSING, SERVICE: PERMANENT}),
             ("False", "Forbidden", STUCK),
         ),
         ("on its way out", look(leaving=(DEPLOYMENT,)), ("Unknown", "Progressing", UNDERWAY)),
@@ -148,6 +157,14 @@ def test_whether_the_pods_serve(
     said = finding.condition
     assert (said.status, said.reason, finding.outlook) == expected, case
     assert said.message
+
+
+def test_a_refusal_decides_even_while_all_pods_serve() -> None:
+    decisive = availability(look(refusals={SERVICE: PERMANENT})).decisive
+    assert (decisive.reason, decisive.message) == (
+        "Forbidden",
+        f"Service {SERVICE.name} cannot be written: {PERMANENT.message}",
+    )
 
 
 def test_a_deployment_is_read_as_the_api_server_gives_it() -> None:

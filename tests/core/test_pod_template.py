@@ -403,6 +403,7 @@ def test_a_refused_pod_template_is_told_and_what_runs_goes_on() -> None:
     set_serving(cluster, podTemplate={"spec": {"hostPID": True}}, replicas=3)
     assert cluster.conditions["Stalled"] == ("True", "PodTemplateRefused")
     assert cluster.conditions["Ready"] == ("True", "Serving")
+    assert cluster.conditions["Available"] == ("True", "MinimumReplicasAvailable")
     assert cluster.children[DEPLOYMENT]["spec"]["template"] == before
     assert cluster.children[DEPLOYMENT]["spec"]["replicas"] == 3
     cluster.config = configuration(policy={"podSecurity": "Privileged"})

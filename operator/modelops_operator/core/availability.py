@@ -108,13 +108,17 @@ def _collision(deployed: Deployed) -> Finding | None:
 
 
 def _refusal(deployed: Deployed) -> Finding | None:
+    """Tell what is refused; the pods that serve all the same are no less available for it."""
     if not deployed.refusals:
         return None
     refusals = sorted(deployed.refusals.items(), key=lambda item: (not item[1].permanent, item[0]))
     ref, failure = refusals[0]
     outlook = Outlook.STUCK if failure.permanent else Outlook.UNDERWAY
     message = f"{ref.kind} {ref.name} cannot be written: {failure.message}"
-    return _finding("False", failure.reason, message, outlook)
+    refused, serving = _finding("False", failure.reason, message, outlook), _complete(deployed)
+    if serving is None:
+        return refused
+    return Finding(condition=serving.condition, outlook=outlook, cause=refused.condition)
 
 
 def _leaving(deployed: Deployed) -> Finding | None:

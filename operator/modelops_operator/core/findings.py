@@ -26,6 +26,13 @@ class Finding:
     outlook: Outlook
     again: timedelta | None = None
     """Look again then: no watch will tell."""
+    cause: Condition | None = None
+    """Why the outlook is what it is, where the condition does not tell."""
+
+    @property
+    def decisive(self) -> Condition:
+        """What is said of the object as a whole."""
+        return self.cause or self.condition
 
 
 def bounded(message: str) -> str:

@@ -93,7 +93,7 @@ def _judged(newest: Entry, available: Finding, now: datetime) -> Entry:
 
 
 def _why(available: Finding) -> str:
-    condition = available.condition
+    condition = available.decisive
     return f"{condition.reason}: {condition.message}"[:MESSAGE_LENGTH]
 
 

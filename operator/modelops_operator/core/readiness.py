@@ -53,7 +53,7 @@ def overall(findings: Sequence[Finding], serving: Serving) -> tuple[Condition, .
     if blocker is None:
         return (_answering(serving),)
     mark = {Outlook.UNDERWAY: ConditionType.RECONCILING, Outlook.STUCK: ConditionType.STALLED}
-    cause = blocker.condition
+    cause = blocker.decisive
     abnormal = Condition(mark[blocker.outlook], "True", cause.reason, cause.message)
     return (_ready(blocker, serving), abnormal)
 
@@ -70,7 +70,7 @@ def soonest(findings: Iterable[Finding]) -> timedelta | None:
 
 
 def _ready(blocker: Finding, serving: Serving) -> Condition:
-    cause = blocker.condition
+    cause = blocker.decisive
     if not serving.answers:
         return Condition(ConditionType.READY, "False", cause.reason, cause.message)
     if blocker.outlook is Outlook.STUCK or serving.reached:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from modelops_operator.shell.cache import Cache
-from modelops_operator.shell.controller import Listener, is_edited
+from modelops_operator.shell.controller import FLURRY, Listener, is_edited
 from modelops_operator.shell.fleet import Fleet
 from modelops_operator.shell.queue import Key, WorkQueue
+
+from tests.shell.conftest import Run
 
 pytestmark = pytest.mark.unit
 
@@ -47,11 +49,11 @@ class World:
         self.cache.put(live)
         self.listener.changed(live)
 
-    async def queued(self) -> list[Key]:
+    async def queued(self, patience: float = 0.01) -> list[Key]:
         found = []
         while True:
             try:
-                found.append(await asyncio.wait_for(self.queue.get(), 0.01))
+                found.append(await asyncio.wait_for(self.queue.get(), patience))
             except TimeoutError:
                 return found
             self.queue.done(found[-1])
@@ -65,14 +67,24 @@ def test_edits_go_before_what_was_seen_already() -> None:
     asyncio.run(main())
 
 
-def test_a_child_that_changes_concerns_its_owner() -> None:
+def test_a_child_that_changes_concerns_its_owner(run: Run) -> None:
     async def main() -> None:
         world = World()
         for kind in ("Deployment", "Pod", "Service"):
             world.hear(child(kind, A))
-            assert await world.queued() == [A]
+            assert await world.queued(2 * FLURRY) == [A]
 
-    asyncio.run(main())
+    run(main())
+
+
+def test_of_changes_that_come_together_there_is_one_look(run: Run) -> None:
+    async def main() -> None:
+        world = World()
+        for kind in ("Deployment", "Pod", "Service"):
+            world.hear(child(kind, A))
+        assert await world.queued(2 * FLURRY) == [A]
+
+    run(main())
 
 
 def test_an_image_concerns_those_who_predict_with_its_model() -> None:

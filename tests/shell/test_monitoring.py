@@ -257,7 +257,7 @@ def test_a_deployment_that_went_is_forgotten() -> None:
     assert world.source.asked == []
     assert world.monitor._shown == {}
     assert left_out("damaged") is None
-    assert world.monitor._specs == {}
+    assert world.monitor._known == {}
 
 
 def test_the_metrics_of_the_version_before_are_withdrawn() -> None:

@@ -329,3 +329,13 @@ def test_many_that_wait_for_the_bucket_are_let_through_at_its_rate(run: Run) -> 
         assert moments == pytest.approx([each / 10 for each in range(11)], abs=0.01)
 
     run(main())
+
+
+def test_what_can_be_left_out_does_not_wait_for_the_bucket(run: Run) -> None:
+    async def main() -> None:
+        bucket = TokenBucket(rate=1.0, burst=2)
+        assert [bucket.spare() for _ in range(3)] == [True, True, False]
+        await asyncio.sleep(1.5)
+        assert [bucket.spare() for _ in range(2)] == [True, False]
+
+    run(main())

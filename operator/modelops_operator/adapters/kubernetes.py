@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -64,6 +65,15 @@ CHILDREN: Final = {
         Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     )
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some of the objects of a list."""
+
+    version: int
+    """The moment that the list tells of, comparable with the objects' own versions."""
+    items: Sequence[dict[str, Any]]
 
 
 class ApiError(Exception):
@@ -138,12 +148,21 @@ class Cluster:
         self, resource: Resource, namespace: str | None, labels: str = ""
     ) -> AsyncIterator[dict[str, Any]]:
         """List objects in chunks, each with its apiVersion and kind."""
+        async for page in self.pages(resource, namespace, labels):
+            for item in page.items:
+                yield item
+
+    async def pages(
+        self, resource: Resource, namespace: str | None, labels: str = ""
+    ) -> AsyncIterator[Page]:
+        """List objects in chunks; all of them are from the same moment."""
         following = ""
         while True:
             query = {"limit": str(_CHUNK), "labelSelector": labels, "continue": following}
             page = await self._json("GET", resource.path(namespace), query=query)
-            for item in page["items"]:
-                yield {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+            names = {"apiVersion": resource.api_version, "kind": resource.kind}
+            items = [{**names, **item} for item in page["items"]]
+            yield Page(version=int(page["metadata"]["resourceVersion"]), items=items)
             following = page["metadata"].get("continue", "")
             if not following:
                 return
@@ -243,7 +262,7 @@ class Cluster:
     ) -> dict[str, Any]:
         answer = await self._ask(method, path, query or {}, body, content)
         try:
-            tree: dict[str, Any] = json.loads(answer)
+            tree: dict[str, Any] = orjson.loads(answer)
         except ValueError as error:
             raise ApiError(0, f"the API server answers garbage ({answer[:80]!r})") from error
         return tree
@@ -257,15 +276,19 @@ class Cluster:
         content: str = "application/json",
     ) -> bytes:
         words = {name: value for name, value in query.items() if value}
-        request = await self.client.param_serialize(
-            method=method,
-            resource_path=path + (f"?{urlencode(words)}" if words else ""),
-            header_params={"Content-Type": content, "Accept": "application/json, */*"},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
+        place = path + (f"?{urlencode(words)}" if words else "")
+        headers = {
+            **self.client.default_headers,
+            "Content-Type": content,
+            "Accept": "application/json, */*",
+        }
+        # Not `param_serialize`, which goes through every leaf of a body in search of its models.
+        await self.client.update_params_for_auth(headers, [], ["BearerToken"], place, method, body)
+        address = self.client.configuration.host + place
         try:
-            response = await self.client.call_api(*request, _request_timeout=_TIMEOUT)
+            response = await self.client.call_api(
+                method, address, headers, body, _request_timeout=_TIMEOUT
+            )
             answer: bytes = await response.read()
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             told = str(error) or type(error).__name__

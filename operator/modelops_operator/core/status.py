@@ -6,11 +6,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from modelops_operator.api.conditions import Condition, merge_conditions
+from modelops_operator.api.conditions import Condition, ConditionType, merge_conditions
 from modelops_operator.api.facts import Role
+from modelops_operator.api.reasons import Reason
+from modelops_operator.core.events import NO_TROUBLE
 from modelops_operator.core.release import Release, ReleasedModel
 from modelops_operator.core.scene import Scene
+from modelops_operator.core.state import Manifest
 from modelops_operator.core.verdicts import verdicts
+
+MOVING = frozenset({"conditions", "replicas", "readyReplicas"})
+"""Fields that move while pods come and go."""
+GOING_ON = NO_TROUBLE | {Reason.ROLLING_OUT, Reason.PROGRESSING}
+"""Why pods may not all be there while nothing is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,28 @@ def write_status(scene: Scene, account: Account, now: datetime) -> dict[str, Any
     }
     empty: tuple[Any, ...] = ([], {})
     return {key: value for key, value in status.items() if value not in empty}
+
+
+def merely_goes_on(before: Manifest, after: Manifest) -> bool:
+    """Tell whether nothing is new but how far a rollout is that went on before, and goes on."""
+    told, tells = _by_type(before), _by_type(after)
+    if not told.keys() & tells.keys() >= {ConditionType.RECONCILING}:
+        return False
+    return _lasting(before, told) == _lasting(after, tells)
+
+
+def _by_type(status: Manifest) -> Mapping[str, Manifest]:
+    return {one["type"]: one for one in status.get("conditions") or ()}
+
+
+def _lasting(status: Manifest, conditions: Mapping[str, Manifest]) -> Mapping[str, Any]:
+    """Leave out what moves while pods come and go; trouble with them stays."""
+    kept = {name: value for name, value in status.items() if name not in MOVING}
+    reason = conditions.get(ConditionType.AVAILABLE, {}).get("reason")
+    statuses = {
+        name: one["status"] for name, one in conditions.items() if name != ConditionType.AVAILABLE
+    }
+    return {**kept, "statuses": statuses, "trouble": None if reason in GOING_ON else reason}
 
 
 def _running(release: Release | None) -> dict[str, Any]:

@@ -3,11 +3,17 @@
 Watches may be late, repeat themselves or lose an event. So an older version of an object never
 replaces a newer one, one that is known to be gone does not come back through an older list, and
 the sweep removes what is not there any more.
+
+Objects are kept packed, since as trees of dicts they take ten times the memory, and unpacked for
+whoever asks.
 """
 
+import sys
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
+
+import orjson
 
 from modelops_operator.core.history import ASKING, holds
 from modelops_operator.core.owner import DEPLOYMENT_LABEL
@@ -15,27 +21,47 @@ from modelops_operator.shell.queue import Key
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 Manifest = Mapping[str, Any]
-_NOTHING: Final[Mapping[Key, Manifest]] = MappingProxyType({})
+OPEN: Final = frozenset({"ModelImage"})
+"""Kinds that are not packed: every pass looks through them all."""
+IDLE: Final = frozenset({"ServiceAccount", "NetworkPolicy", "Service", "PodDisruptionBudget"})
+"""Kinds of which nobody reads the status."""
+WORTH_COMPRESSING: Final = 1500
+"""Bytes from which on an object is compressed."""
+
+
+class _Kept:
+    """An object as it is kept."""
+
+    __slots__ = ("_content", "version")
+
+    def __init__(self, live: Manifest) -> None:
+        self.version = version_of(live)
+        self._content = trimmed(live) if live["kind"] in OPEN else _packed(trimmed(live))
+
+    @property
+    def live(self) -> Manifest:
+        """The object itself."""
+        content = self._content
+        return _unpacked(content) if isinstance(content, bytes) else content
 
 
 class Cache:
     """Objects by kind, namespace and name."""
 
     def __init__(self) -> None:
-        self._objects: dict[str, dict[Key, Manifest]] = {}
+        self._objects: dict[str, dict[Key, _Kept]] = {}
         self._pods: dict[Key, set[Key]] = {}
         self._gone: dict[tuple[str, Key], int] = {}
         """Version at which an object went, until a whole sweep has passed."""
 
     def put(self, live: Manifest) -> bool:
-        """Keep an object, without what nobody reads; False if it is not newer than the known."""
-        kind, key, version = live["kind"], key_of(live), version_of(live)
-        known = self.get(kind, key)
-        if version <= self._gone.get((kind, key), 0):
+        """Keep an object, without what nobody reads; False if that is as it was known."""
+        kind, key, objects = live["kind"], key_of(live), self._kept(live["kind"])
+        if version_of(live) <= max(self._gone.get((kind, key), 0), self.version(kind, key)):
             return False
-        if known is not None and version_of(known) >= version:
+        known, objects[key] = objects.get(key), _Kept(live)
+        if known is not None and kind in IDLE and _same(known.live, objects[key].live):
             return False
-        self._objects.setdefault(kind, {})[key] = trimmed(live)
         owner = owner_of(live)
         if kind == "Pod" and owner is not None:
             self._pods.setdefault(owner, set()).add(key)
@@ -44,10 +70,10 @@ class Cache:
     def drop(self, live: Manifest) -> bool:
         """Forget an object that is gone; False if it was not known, or is there anew."""
         kind, key, version = live["kind"], key_of(live), version_of(live)
-        known = self.get(kind, key)
-        if known is not None and version_of(known) > version:
+        if self.version(kind, key) > version:
             return False
         self._gone[kind, key] = max(version, self._gone.get((kind, key), 0))
+        known = self.get(kind, key)
         if known is None:
             return False
         del self._objects[kind][key]
@@ -60,32 +86,39 @@ class Cache:
 
     def get(self, kind: str, key: Key) -> Manifest | None:
         """Give an object, if it is known."""
-        return self.all(kind).get(key)
+        kept = self._kept(kind).get(key)
+        return None if kept is None else kept.live
 
-    def all(self, kind: str) -> Mapping[Key, Manifest]:
-        """Give all objects of a kind, as they are known at any moment."""
-        return self._objects.get(kind, _NOTHING)
+    def version(self, kind: str, key: Key) -> int:
+        """Give the version of an object, which is cheaper than the object; 0: it is not known."""
+        kept = self._kept(kind).get(key)
+        return 0 if kept is None else kept.version
+
+    def keys(self, kind: str) -> Sequence[Key]:
+        """Name the objects of a kind."""
+        return tuple(self._kept(kind))
+
+    def all(self, kind: str) -> Iterator[Manifest]:
+        """Give all objects of a kind."""
+        for kept in tuple(self._kept(kind).values()):
+            yield kept.live
 
     def within(self, kind: str, namespace: str) -> Mapping[str, Manifest]:
         """Give the objects of a kind in one namespace by name, as they are known at any moment."""
-        return _Namespace(self.all(kind), namespace)
+        return _Namespace(self._kept(kind), namespace)
 
     def pods_of(self, deployment: Key) -> Iterator[Manifest]:
         """Give the pods of a ModelDeployment, by name."""
-        pods = self.all("Pod")
+        pods = self._kept("Pod")
         for key in sorted(self._pods.get(deployment, ())):
-            yield pods[key]
-
-    def newest(self, kind: str) -> int:
-        """Give the newest version that is known of any object of a kind."""
-        return max(map(version_of, self.all(kind).values()), default=0)
+            yield pods[key].live
 
     def prune(self, kind: str, present: Collection[Key], listed_after: int) -> list[Manifest]:
-        """Forget what a list did not show, but for what may have come since it began."""
+        """Forget what a list did not show, but for what is newer than the list."""
         gone = [
-            live
-            for key, live in self.all(kind).items()
-            if key not in present and version_of(live) <= listed_after
+            kept.live
+            for key, kept in self._kept(kind).items()
+            if key not in present and kept.version <= listed_after
         ]
         return [live for live in gone if self.drop(live)]
 
@@ -99,16 +132,19 @@ class Cache:
             if self._gone.get(place) == version:
                 del self._gone[place]
 
+    def _kept(self, kind: str) -> dict[Key, _Kept]:
+        return self._objects.setdefault(kind, {})
+
 
 class _Namespace(Mapping[str, Manifest]):
     """A view: copies of what every pass might look at would take most of its time."""
 
-    def __init__(self, objects: Mapping[Key, Manifest], namespace: str) -> None:
+    def __init__(self, objects: Mapping[Key, _Kept], namespace: str) -> None:
         self._objects = objects
         self._namespace = namespace
 
     def __getitem__(self, name: str) -> Manifest:
-        return self._objects[self._namespace, name]
+        return self._objects[self._namespace, name].live
 
     def __iter__(self) -> Iterator[str]:
         return (name for namespace, name in self._objects if namespace == self._namespace)
@@ -127,8 +163,30 @@ def trimmed(live: Manifest) -> Manifest:
         }
     if live["kind"] == "ModelDeployment" and (asking := _asking(live)):
         metadata["managedFields"] = asking
-    kept = {name: value for name, value in live.items() if (live["kind"], name) != ("Pod", "spec")}
+    unread = "spec" if live["kind"] == "Pod" else "status" if live["kind"] in IDLE else ""
+    kept = {name: value for name, value in live.items() if name != unread}
     return {**kept, "metadata": metadata}
+
+
+def _same(one: Manifest, other: Manifest) -> bool:
+    """Tell whether two versions of an object differ in nothing that anybody reads."""
+    return _timeless(one) == _timeless(other)
+
+
+def _timeless(live: Manifest) -> Manifest:
+    metadata = {key: value for key, value in live["metadata"].items() if key != "resourceVersion"}
+    return {**live, "metadata": metadata}
+
+
+def _packed(live: Manifest) -> bytes:
+    content = orjson.dumps(live)
+    return content if len(content) < WORTH_COMPRESSING else zlib.compress(content, 1)
+
+
+def _unpacked(content: bytes) -> Manifest:
+    # JSON begins with a brace, which no compressed content does.
+    live: Manifest = orjson.loads(content if content[:1] == b"{" else zlib.decompress(content))
+    return live
 
 
 def _asking(live: Manifest) -> list[dict[str, Any]]:
@@ -153,7 +211,8 @@ def _within(fields: Mapping[str, Any], paths: Iterable[Sequence[str]]) -> dict[s
 
 def key_of(live: Manifest) -> Key:
     """Give namespace and name of an object."""
-    return live["metadata"]["namespace"], live["metadata"]["name"]
+    # An object and its children share their names: each is kept once.
+    return sys.intern(live["metadata"]["namespace"]), sys.intern(live["metadata"]["name"])
 
 
 def owner_of(live: Manifest) -> Key | None:

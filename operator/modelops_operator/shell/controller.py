@@ -1,5 +1,6 @@
 """Works on ModelDeployments: gathers, asks the core, carries out, one key at a time."""
 
+import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from prometheus_client import Counter
 from pydantic import ValidationError
 
 from modelops_operator.adapters.kubernetes import MODEL_DEPLOYMENTS, MODEL_IMAGES, ApiError, Cluster
+from modelops_operator.api.conditions import ConditionType
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.resources import ModelDeployment
@@ -19,6 +21,7 @@ from modelops_operator.core.notices import notices
 from modelops_operator.core.owner import Owner
 from modelops_operator.core.reconcile import invalid, reconcile
 from modelops_operator.core.state import ChildRef, Health, Plan
+from modelops_operator.core.status import merely_goes_on
 from modelops_operator.core.wishes import PREFIX, REBUILD, RECONCILE, WISH_LENGTH
 from modelops_operator.shell.cache import Cache, Manifest, key_of, owner_of
 from modelops_operator.shell.execute import Executor, OutdatedError
@@ -35,6 +38,10 @@ KIND: Final = MODEL_DEPLOYMENTS.kind
 
 SECOND_LOOK: Final = 0.5
 """Seconds after a write until the object is looked at as it is then."""
+PROGRESS: Final = 15.0
+"""Seconds between two words on how far a rollout is: most end before the second."""
+FLURRY: Final = 0.1
+"""Seconds until a change of a child is looked at: others follow at once."""
 
 _log = structlog.get_logger()
 _PASSES: Final = Counter("modelops_passes_total", "Passes over ModelDeployments.", ["outcome"])
@@ -60,6 +67,8 @@ class Controller:
     """The last verdict on each."""
     refused: dict[Key, dict[ChildRef, Failure]] = field(default_factory=dict)
     """What the API server refused in the last pass over each."""
+    told: dict[Key, float] = field(default_factory=dict)
+    """When the status of those on their way was written last, by the monotonic clock."""
 
     def judged(self, key: Key, health: Health) -> None:
         """Keep a verdict; look at the object again when it says something else."""
@@ -110,14 +119,14 @@ class Controller:
             self.signatures.ask(reference, key)
         refused = await self.executor.write(plan, _owner(live))
         self.refused[key] = refused
-        news = refused != before
-        # What was refused shall be told now, not the next time.
-        told = await self._plan(key, live) if news else plan
+        news, achieved = refused != before, _achieved(plan, refused)
+        # What was written or refused shall be told now, not the next time.
+        told = await self._plan(key, live) if news or achieved else plan
         written = await self._tell(key, live, told)
-        if _achieved(plan, refused):
+        if achieved:
             # The cache has what we wrote before the watch tells it, so the watch brings no news.
             self.queue.add_later(key, SECOND_LOOK)
-        if written or news or _achieved(plan, refused):
+        if written or news or achieved:
             _log_decision(key, live.get("status") or {}, plan, told, refused)
         return not refused
 
@@ -125,6 +134,8 @@ class Controller:
         """Write the status and the Events; False where the status is as it should be."""
         if plan.requeue_after is not None:
             self.queue.add_later(key, plan.requeue_after.total_seconds())
+        if self._waits(key, live.get("status") or {}, plan.status):
+            return False
         try:
             written = await self.executor.write_status(live, plan.status)
         except ApiError as error:
@@ -138,6 +149,21 @@ class Controller:
             if self.webhook is not None:
                 self.webhook.tell(notices(live, plan.status))
         return written
+
+    def _waits(self, key: Key, before: Manifest, after: Manifest) -> bool:
+        """Tell whether a status is not worth a write yet, and see to it that it will be."""
+        now = time.monotonic()
+        if before == after or not merely_goes_on(before, after):
+            self.told.pop(key, None)
+            if ConditionType.RECONCILING in {one["type"] for one in after.get("conditions") or ()}:
+                self.told[key] = now
+            return False
+        left = self.told.setdefault(key, now) + PROGRESS - now
+        if left > 0:
+            self.queue.add_later(key, left)
+            return True
+        self.told[key] = now
+        return False
 
     async def _read_again(self, key: Key) -> None:
         """Look at what became of an object that was written to, or deleted, meanwhile."""
@@ -176,6 +202,7 @@ class Controller:
     def _forget(self, key: Key) -> None:
         self.health.pop(key, None)
         self.refused.pop(key, None)
+        self.told.pop(key, None)
         self.queue.forget(key)
         self.gatherer.forget(key)
 
@@ -199,7 +226,7 @@ class Listener:
         elif live["kind"] == MODEL_IMAGES.kind:
             self.refresh(self._fleet.naming(predictor_of(live)))
         elif (owner := owner_of(live)) is not None:
-            self.refresh([owner])
+            self._queue.add_later(owner, FLURRY)
 
     def moved(self, models: Collection[str]) -> None:
         """Hear of models that resolve differently."""

@@ -25,10 +25,14 @@ from modelops_operator.shell.leader import Leadership, NotLeadingError, fenced
 from modelops_operator.shell.queue import TokenBucket
 
 COMPONENT: Final = "modelops-operator"
+EVENTS_PER_SECOND: Final = 1.0
+EVENTS_AT_ONCE: Final = 50
+"""Limits of the Events of type Normal."""
 T = TypeVar("T")
 
 _log = structlog.get_logger()
 _WRITES: Final = Counter("modelops_writes_total", "Writes to the API server.", ["kind", "verb"])
+_UNTOLD: Final = Counter("modelops_events_left_out_total", "Events of type Normal not posted.")
 
 
 class OutdatedError(Exception):
@@ -45,6 +49,7 @@ class Executor:
         self._cache = cache
         self._leadership = leadership
         self._bucket = bucket
+        self._chat = TokenBucket(rate=EVENTS_PER_SECOND, burst=EVENTS_AT_ONCE)
 
     @property
     def leading(self) -> bool:
@@ -83,7 +88,14 @@ class Executor:
         return True
 
     async def tell(self, live: Manifest, event: Event) -> None:
-        """Post an Event; one that cannot be posted is only logged."""
+        """Post an Event; one that cannot be posted is only logged.
+
+        Where thousands of objects have good news at once, only some of it is posted: it would cost
+        as much as what it tells of, and the statuses say the same.
+        """
+        if event.type == "Normal" and not self._chat.spare():
+            _UNTOLD.inc()
+            return
         namespace, told = live["metadata"]["namespace"], _event(live, event)
         try:
             await self._send(

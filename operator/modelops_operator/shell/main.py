@@ -35,8 +35,9 @@ from modelops_operator.shell.watch import Watcher
 from modelops_operator.shell.webhook import Webhook
 
 MANAGED: Final = "app.kubernetes.io/managed-by=modelops-operator"
-WRITES_PER_SECOND: Final = 100.0
-WRITES_AT_ONCE: Final = 200
+WRITES_PER_SECOND: Final = 1000.0
+WRITES_AT_ONCE: Final = 1000
+"""More than one replica of the API server takes, which keeps order among its clients by itself."""
 VERIFIERS: Final = 4
 """Images whose signatures are looked for at the same time."""
 

@@ -22,6 +22,7 @@ from modelops_operator.shell.queue import Key
 from modelops_operator.shell.references import References
 from modelops_operator.shell.verdicts import Series, count_left_out, export, withdraw
 
+_Running = tuple[Monitoring, Release]
 _log = structlog.get_logger()
 _TICK: Final = Histogram("modelops_monitoring_seconds", "How long reading and judging takes.")
 
@@ -36,8 +37,8 @@ class Monitor:
         self._source = source
         self._references = References(registry)
         self._store = TelemetryStore(settle=source.settle)
-        self._specs: dict[Key, tuple[tuple[str, int], Monitoring | None]] = {}
-        """`spec.monitoring` by key, as of an object's uid and generation."""
+        self._known: dict[Key, tuple[tuple[int, int], _Running | None]] = {}
+        """What each runs, as of the versions of the object and of its Deployment."""
         self._shown: dict[Key, Series] = {}
 
     async def run(self) -> None:
@@ -85,29 +86,30 @@ class Monitor:
         self._shown[key] = series
         return series
 
-    def _running(self) -> Iterator[tuple[Key, tuple[Monitoring, Release]]]:
+    def _running(self) -> Iterator[tuple[Key, _Running]]:
         """Find what every deployment runs, as its Deployment tells."""
         cache = self._controller.cache
-        for key, live in list(cache.all("Deployment").items()):
-            monitoring = self._monitoring(key)
-            release = Release.from_json(live["metadata"].get("annotations", {}).get(RELEASE, ""))
-            if monitoring is not None and release is not None:
-                yield key, (monitoring, release)
+        for key in cache.keys("Deployment"):
+            versions = (cache.version(KIND, key), cache.version("Deployment", key))
+            known = self._known.get(key)
+            if known is None or known[0] != versions:
+                known = self._known[key] = (versions, self._read(key))
+            if known[1] is not None:
+                yield key, known[1]
 
-    def _monitoring(self, key: Key) -> Monitoring | None:
-        """Read the thresholds; None where there is no spec, or none that is understood."""
-        live = self._controller.cache.get(KIND, key)
-        if live is None:
+    def _read(self, key: Key) -> _Running | None:
+        """Read what one runs, and its thresholds; None where either is not understood."""
+        cache = self._controller.cache
+        live, deployment = cache.get(KIND, key), cache.get("Deployment", key)
+        if live is None or deployment is None:
             return None
-        state = (live["metadata"]["uid"], live["metadata"].get("generation", 0))
-        known = self._specs.get(key)
-        if known is None or known[0] != state:
-            try:
-                spec = ModelDeployment.model_validate(live).spec.monitoring
-            except ValidationError:
-                spec = None
-            known = self._specs[key] = (state, spec)
-        return known[1]
+        annotations = deployment["metadata"].get("annotations", {})
+        release = Release.from_json(annotations.get(RELEASE, ""))
+        try:
+            monitoring = ModelDeployment.model_validate(live).spec.monitoring
+        except ValidationError:
+            return None
+        return None if release is None else (monitoring, release)
 
     async def _judge(
         self, key: Key, monitoring: Monitoring, release: Release, reading: Reading
@@ -120,7 +122,7 @@ class Monitor:
     def _retain(self, running: AbstractSet[Key]) -> None:
         """Forget all others."""
         self._store.retain(running)
-        for key in self._specs.keys() - running:
-            del self._specs[key]
+        for key in self._known.keys() - running:
+            del self._known[key]
         for key in self._shown.keys() - running:
             withdraw(self._shown.pop(key))

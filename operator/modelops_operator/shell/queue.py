@@ -198,13 +198,25 @@ class TokenBucket:
 
     async def take(self) -> None:
         """Wait until a write is allowed."""
+        self._fill()
+        # Below zero are the writes that wait already: each new one waits for those, too.
+        self._tokens -= 1
+        if self._tokens < 0:
+            await asyncio.sleep(-self._tokens / self._rate)
+
+    def spare(self) -> bool:
+        """Tell whether a write is allowed at once; if so, it is taken for made."""
+        self._fill()
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _fill(self) -> None:
         now = _now()
         elapsed = 0.0 if self._updated is None else now - self._updated
         self._updated = now
-        # Below zero are the writes that wait already: each new one waits for those, too.
-        self._tokens = min(self._burst, self._tokens + elapsed * self._rate) - 1
-        if self._tokens < 0:
-            await asyncio.sleep(-self._tokens / self._rate)
+        self._tokens = min(self._burst, self._tokens + elapsed * self._rate)
 
 
 def _now() -> float:

@@ -1,6 +1,7 @@
 """Lists everything now and then, to repair what the watches missed."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -76,15 +77,16 @@ class Sweeper:
         self._cache.forget_departed(departed)
 
     async def _sweep(self, kind: Kind) -> None:
-        name = kind.resource.kind
-        begun = self._cache.newest(name)
         present: set[Key] = set()
+        oldest = sys.maxsize
         for namespace in kind.namespaces:
-            async for live in self._cluster.list(kind.resource, namespace, kind.labels):
-                present.add(key_of(live))
-                if self._cache.put(live):
-                    self._repaired(live)
-        for gone in self._cache.prune(name, present, begun):
+            async for page in self._cluster.pages(kind.resource, namespace, kind.labels):
+                oldest = min(oldest, page.version)
+                for live in page.items:
+                    present.add(key_of(live))
+                    if self._cache.put(live):
+                        self._repaired(live)
+        for gone in self._cache.prune(kind.resource.kind, present, oldest):
             self._repaired(gone)
 
     def _repaired(self, live: Manifest) -> None:

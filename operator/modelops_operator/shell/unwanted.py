@@ -53,7 +53,7 @@ class UnwantedImages:
                 await self._delete()
 
     async def _delete(self) -> None:
-        candidates = [live for live in self._cache.all(MODEL_IMAGES.kind).values() if _is_old(live)]
+        candidates = [live for live in self._cache.all(MODEL_IMAGES.kind) if _is_old(live)]
         if not candidates:
             return
         wanted: set[str] = set()

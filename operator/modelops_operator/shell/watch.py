@@ -1,6 +1,7 @@
 """Kopf, for what it is good at: watching. Its events fill the cache and nothing else.
 
 With handlers of `on.event` alone, kopf keeps no state in the objects: no finalizer, no annotation.
+Nor does it here in memory: to find out what changed, it would copy every object several times.
 What our own work needs (queue, workers, election, metrics) is beside it in the same event loop, so
 kopf's tasks are started and ended here rather than by `kopf.run`.
 """
@@ -81,6 +82,8 @@ class Watcher:
     def _settings(self) -> kopf.OperatorSettings:
         settings = kopf.OperatorSettings()
         settings.posting.enabled = False
+        settings.persistence.diffbase_storage = _NoDifferences()
+        settings.persistence.progress_storage = _NoProgress()
         # The kinds are known; to look out for new ones would need rights on all of them.
         settings.scanning.disabled = True
         settings.process.ultimate_exiting_timeout = None
@@ -100,6 +103,41 @@ class Watcher:
         other = self._cache.drop(live) if event["type"] == "DELETED" else self._cache.put(live)
         if other:
             self._changed(live)
+
+
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Remembers nothing of an object."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Find nothing worth comparing."""
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """Know nothing."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Keep nothing."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Remembers nothing of handlers, which there are none of."""
+
+    def fetch(self, **_: Any) -> None:
+        """Know nothing."""
+
+    def store(self, **_: Any) -> None:
+        """Keep nothing."""
+
+    def purge(self, **_: Any) -> None:
+        """Remove nothing."""
+
+    def touch(self, **_: Any) -> None:
+        """Change nothing."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        """Have nothing to take out."""
+        return essence
 
 
 async def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:

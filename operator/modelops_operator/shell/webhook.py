@@ -63,7 +63,7 @@ class Webhook:
         while True:
             await self._leadership.wait()
             since = datetime.now(UTC) - LONGEST
-            for live in self._cache.all(MODEL_DEPLOYMENTS.kind).values():
+            for live in self._cache.all(MODEL_DEPLOYMENTS.kind):
                 self.tell(alarms(live, since))
             while self._leadership.leading:
                 await self._send_next()

@@ -79,6 +79,8 @@ ALL: Final = (KUBE, NODE, RUNC, COREDNS, TOOLS, PAUSE)
 OCI: Final = Module("oci", ("cosign", "distribution", "referrers"), packages=("tool", "./..."))
 FOR_TESTS: Final = (OCI,)
 """What only tests start."""
+KWOK: Final = Module("kwok", ("kwok",))
+"""What only `make bench-operator` starts: it simulates nodes and their pods."""
 
 
 def folder_of(module: Module) -> Path:

@@ -8,9 +8,10 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -19,6 +20,8 @@ import yaml
 from sandbox import toolchain
 
 TOKEN = "administrator-of-a-test"
+OPERATOR = "system:serviceaccount:modelops-system:modelops-operator"
+"""The operator's own account, as the chart calls it."""
 START = 60.0
 
 
@@ -29,19 +32,30 @@ def program(name: str) -> Path:
     return toolchain.binaries(module) / name
 
 
+def token_of(user: str) -> str:
+    """Give the token of a user that `running_apiserver` was told of."""
+    return f"{TOKEN}-{user}"
+
+
 @contextmanager
-def running_apiserver(folder: Path) -> Iterator[Path]:
+def running_apiserver(
+    folder: Path, *, users: Mapping[str, str] = MappingProxyType({}), flags: Sequence[str] = ()
+) -> Iterator[Path]:
     """Start both on free loopback ports, give the administrator's kubeconfig, end both.
 
-    Raises RuntimeError, with the end of the log, when one of them does not come up.
+    `users` are others with the group of each, who come with the token that `token_of` gives;
+    `flags` are more of the API server's. Raises RuntimeError, with the end of the log, when one
+    does not come up.
     """
     etcd_port, peer_port, port = _free_ports(3)
     etcd, peer = f"http://127.0.0.1:{etcd_port}", f"http://127.0.0.1:{peer_port}"
-    (folder / "tokens.csv").write_text(f"{TOKEN},admin,1,system:masters\n")
+    lines = [f"{TOKEN},admin,1,system:masters"]
+    lines += [f"{token_of(user)},{user},{user},{group}" for user, group in users.items()]
+    (folder / "tokens.csv").write_text("\n".join(lines))
     _make_service_account_keys(folder)
     with ExitStack() as processes:
         processes.enter_context(
-            _process(
+            running_process(
                 folder / "etcd.log",
                 [
                     str(program("etcd")),
@@ -57,7 +71,7 @@ def running_apiserver(folder: Path) -> Iterator[Path]:
             )
         )
         server = processes.enter_context(
-            _process(
+            running_process(
                 folder / "apiserver.log",
                 [
                     str(program("kube-apiserver")),
@@ -75,6 +89,7 @@ def running_apiserver(folder: Path) -> Iterator[Path]:
                     # Pods are taken although no controller makes ServiceAccounts here.
                     "--disable-admission-plugins=ServiceAccount",
                     "--endpoint-reconciler-type=none",
+                    *flags,
                 ],
             )
         )
@@ -97,7 +112,8 @@ def _make_service_account_keys(folder: Path) -> None:
 
 
 @contextmanager
-def _process(log: Path, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def running_process(log: Path, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program meanwhile, with its output in a log; end it."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
     try:
@@ -148,7 +164,33 @@ def _write_kubeconfig(path: Path, address: str) -> Path:
     return path
 
 
-def http_client(kubeconfig: Path) -> httpx.Client:
+def audit_flags(folder: Path, rules: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    """Let an API server write what its rules say to `audit.log` in a folder, a line for each."""
+    policy = {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "rules": [dict(rule) for rule in rules],
+    }
+    (folder / "audit.yaml").write_text(yaml.safe_dump(policy))
+    log = folder / "audit.log"
+    log.touch()
+    return (
+        f"--audit-policy-file={folder / 'audit.yaml'}",
+        f"--audit-log-path={log}",
+        "--audit-log-maxsize=10000",
+    )
+
+
+def user_config(kubeconfig: Path, user: str, path: Path) -> Path:
+    """Write the kubeconfig of another user, beside the administrator's."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["users"] = [{"name": "admin", "user": {"token": token_of(user)}}]
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def http_client(kubeconfig: Path, token: str = TOKEN) -> httpx.Client:
     """Open a connection to the API server of a kubeconfig that `running_apiserver` gave.
 
     A hundred requests take two seconds; a hundred processes of kubectl take a minute.
@@ -156,7 +198,7 @@ def http_client(kubeconfig: Path) -> httpx.Client:
     (cluster,) = yaml.safe_load(kubeconfig.read_text())["clusters"]
     return httpx.Client(
         base_url=cluster["cluster"]["server"],
-        headers={"Authorization": f"Bearer {TOKEN}"},
+        headers={"Authorization": f"Bearer {token}"},
         verify=ssl._create_unverified_context(),
         timeout=30,
     )

@@ -22,8 +22,21 @@ def test_a_newer_object_replaces_an_older_one_and_not_the_other_way_round() -> N
     assert cache.put(live(version=10))
     assert not cache.put(live(version=10))
     assert not cache.put(live(version=9))
-    assert cache.put(live(version=100))
-    assert cache.get("Deployment", KEY) == live(version=100)
+    assert cache.put(live(version=100, generation=2))
+    assert cache.get("Deployment", KEY) == live(version=100, generation=2)
+
+
+def test_another_version_in_which_nothing_is_new_is_kept_without_a_word() -> None:
+    cache = Cache()
+    cache.put(live("Service") | {"status": {"loadBalancer": {}}})
+    assert not cache.put(live("Service", version=11, managedFields=[{}]))
+    assert cache.version("Service", KEY) == 11
+    scheduled = {"type": "PodScheduled", "status": "True"}
+    cache.put(live("Pod") | {"status": {"phase": "Pending"}})
+    assert not cache.put(
+        live("Pod", version=11) | {"status": {"phase": "Pending", "conditions": [scheduled]}}
+    )
+    assert cache.put(live("Pod", version=12) | {"status": {"phase": "Running"}})
 
 
 def test_of_the_managed_fields_it_is_kept_who_asked_for_a_revision() -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
+from urllib.request import getproxies
 
 import aiohttp
 import orjson
@@ -116,6 +117,8 @@ class Cluster:
         A `context` is always the kubeconfig's. Raises ApiError.
         """
         configuration = Configuration()
+        # With `trust_env`, every request looks for ~/.netrc, in a thread.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         if context is None:
             with suppress(config.ConfigException):
                 config.load_incluster_config(client_configuration=configuration)

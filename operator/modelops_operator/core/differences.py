@@ -7,9 +7,10 @@ API server returns with defaults added, quantities rewritten and list items of o
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from modelops_operator.api.quantities import parse_quantity
 from modelops_operator.core.state import Manifest
@@ -49,8 +50,7 @@ def sealed(manifest: Manifest) -> dict[str, Any]:
 
 def digest(value: object) -> str:
     """Hash a JSON value: 16 hex digits, the same for the same content in any order of keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def differs(desired: Manifest, live: Manifest) -> bool:
@@ -91,19 +91,22 @@ def _named(*lists: Sequence[Any]) -> bool:
 
 def _contains(live: object, desired: object, path: tuple[str, ...]) -> bool:
     # Every pass compares every leaf of every child: to ask for Mapping would take twice the time.
-    if isinstance(desired, str):
-        return live == desired or _same_scalar(live, desired, path)
     if isinstance(desired, dict):
         if not desired and live is None:
             return True  # The API server drops empty values.
         return isinstance(live, dict) and all(
-            _contains(live.get(key), value, (*path, key)) for key, value in desired.items()
+            _same_text(live.get(key), value) or _contains(live.get(key), value, (*path, key))
+            for key, value in desired.items()
         )
     if isinstance(desired, list | tuple):
         if not desired and live is None:
             return True
         return isinstance(live, list | tuple) and _contains_items(live, desired, path)
     return _same_scalar(live, desired, path)
+
+
+def _same_text(live: object, desired: object) -> bool:
+    return live.__class__ is str and live == desired
 
 
 def _contains_items(live: Sequence[Any], desired: Sequence[Any], path: tuple[str, ...]) -> bool:

@@ -86,9 +86,9 @@ def remembered_template(live: Manifest | None) -> Template | None:
         data = json.loads(text)
         seal = data.pop("seal")
         found = Template(inputs=data["inputs"], pod=data["pod"])
+        return found if digest(data) == seal else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return found if digest(data) == seal else None
 
 
 def objection(owner: Owner, settings: Settings, *, restricted: bool) -> Failure | None:

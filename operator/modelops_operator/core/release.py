@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from modelops_runtime.bento import ServingRuntime
@@ -94,9 +95,7 @@ class Release:
     @property
     def revision(self) -> str:
         """10 hex digits that change with what is served and with nothing else."""
-        served = [sorted(self.content), self.reference]
-        text = json.dumps(served, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+        return _revision(self.content, self.reference)
 
     def describe(self) -> str:
         """Name the models for people: `employment 12, employment_drift 12`."""
@@ -161,6 +160,12 @@ class Release:
             return None
         # The revision covers the models and the image: who edits those is not believed.
         return release if data.get("revision") == release.revision else None
+
+
+@lru_cache(maxsize=1024)
+def _revision(content: frozenset[tuple[str, str, str, str]], reference: str) -> str:
+    text = json.dumps([sorted(content), reference], separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def read_models(entries: Iterable[Mapping[str, Any]]) -> tuple[ReleasedModel, ...]:

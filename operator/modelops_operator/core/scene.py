@@ -24,6 +24,8 @@ class Scene:
     observed: Observed
     deployment: Manifest | None
     """The live Deployment, if it is ours."""
+    rollout: Rollout
+    """How far that is."""
     running: Release | None
     """What it runs, or ran before somebody deleted it."""
 
@@ -50,13 +52,9 @@ class Scene:
             previous=previous,
             observed=observed,
             deployment=ours,
+            rollout=Rollout.of(ours),
             running=running_release(ours, previous, observed.images),
         )
-
-    @property
-    def rollout(self) -> Rollout:
-        """How far the live Deployment is."""
-        return Rollout.of(self.deployment)
 
     @property
     def deployed(self) -> Release | None:

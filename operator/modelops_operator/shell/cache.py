@@ -60,7 +60,7 @@ class Cache:
         if version_of(live) <= max(self._gone.get((kind, key), 0), self.version(kind, key)):
             return False
         known, objects[key] = objects.get(key), _Kept(live)
-        if known is not None and kind in IDLE and _same(known.live, objects[key].live):
+        if known is not None and kind not in OPEN and _same(known.live, objects[key].live):
             return False
         owner = owner_of(live)
         if kind == "Pod" and owner is not None:
@@ -163,9 +163,23 @@ def trimmed(live: Manifest) -> Manifest:
         }
     if live["kind"] == "ModelDeployment" and (asking := _asking(live)):
         metadata["managedFields"] = asking
-    unread = "spec" if live["kind"] == "Pod" else "status" if live["kind"] in IDLE else ""
-    kept = {name: value for name, value in live.items() if name != unread}
-    return {**kept, "metadata": metadata}
+    kept = {**live, "metadata": metadata}
+    if live["kind"] in IDLE:
+        kept.pop("status", None)
+    if live["kind"] == "Pod":
+        kept.pop("spec", None)
+        kept["status"] = _progress(live.get("status") or {})
+    return kept
+
+
+def _progress(status: Manifest) -> dict[str, Any]:
+    """Keep of a pod's status what keeps it from serving, or tells that it serves."""
+    kept = {name: status[name] for name in ("phase", "containerStatuses") if name in status}
+    told = {("Ready", "True"), ("Ready", "False"), ("PodScheduled", "False")}
+    conditions = [
+        one for one in status.get("conditions") or () if (one["type"], one["status"]) in told
+    ]
+    return {**kept, "conditions": conditions} if conditions else kept
 
 
 def _same(one: Manifest, other: Manifest) -> bool:

@@ -40,7 +40,7 @@ SECOND_LOOK: Final = 0.5
 """Seconds after a write until the object is looked at as it is then."""
 PROGRESS: Final = 15.0
 """Seconds between two words on how far a rollout is: most end before the second."""
-FLURRY: Final = 0.1
+FLURRY: Final = 0.2
 """Seconds until a change of a child is looked at: others follow at once."""
 
 _log = structlog.get_logger()

@@ -84,11 +84,15 @@ sandbox-down: setup ## Remove it with all its data
 sandbox-status: setup ## Tell its addresses and health as JSON
 	@$(PYTHON) -m sandbox status --name $(NAME)
 
-.PHONY: demo demo-down
+.PHONY: demo demo-down bench-operator
 demo: setup ## The whole story, on a sandbox or KUBECONFIG= REGISTRY= MLFLOW_TRACKING_URI=
 	$(PYTHON) -m demo up
 demo-down: setup ## Remove all that the demo made
 	$(PYTHON) -m demo down
+
+# Its program has another name, since Python's own module is called so.
+bench-operator: setup
+	$(PYTHON) benchmarks/operators.py $(BENCH_OPTIONS)
 
 bench-%: setup ## Run a benchmark, such as bench-e2e (BENCH_OPTIONS=--quick)
 	$(PYTHON) benchmarks/$(subst -,_,$*).py $(BENCH_OPTIONS)

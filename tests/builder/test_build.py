@@ -1,7 +1,6 @@
 """Whole builds: a real MLflow server, a real package index, a real registry."""
 
 import asyncio
-import contextlib
 import functools
 import io
 import json
@@ -496,40 +495,3 @@ async def test_a_build_that_is_cancelled_leaves_nothing_behind(
         with pytest.raises(asyncio.CancelledError):
             await building
     assert leftovers(tmp_path) == []
-
-
-async def test_a_build_that_ends_in_any_step_leaves_no_tag_and_is_done_again(
-    first: tuple[ModelImageSpec, BuiltImage], configure: Configure, registry: Any
-) -> None:
-    config = OperatorConfig.model_validate(configure(builder={"attest": True}))
-    repositories = registry.data / "docker/registry/v2/repositories"
-
-    async def attempt(name: str, ending: str = "") -> tuple[BuiltImage | None, list[str]]:
-        """Build into a repository of its own, until a step begins; give the steps."""
-        steps: list[str] = []
-
-        def progress(step: str, _pushed: int) -> None:
-            steps.append(step)
-            if step == ending:
-                building.cancel()
-
-        spec = first[0].model_copy(
-            update={"repository": f"{registry.host}/{name}/release-predictor"}
-        )
-        async with Builder(config) as builder:
-            building = asyncio.create_task(builder.build(spec, progress))
-            with contextlib.suppress(asyncio.CancelledError):
-                return await building, steps
-        return None, steps
-
-    _, steps = await attempt("ended")
-    assert len(set(steps)) >= 4
-    for number, step in enumerate(dict.fromkeys(steps)):
-        name = f"ended-{number}"
-        built, _ = await attempt(name, ending=step)
-        assert built is None, step
-        tags = (repositories / name / "release-predictor").glob("_manifests/tags/1-*")
-        assert not list(tags), step
-        again, _ = await attempt(name)
-        assert again is not None
-        assert again.digest == first[1].digest

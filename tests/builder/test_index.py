@@ -23,6 +23,7 @@ from modelops_operator.builder.wheels import WheelStore
 
 from tests.registries.proxy import serving
 from tests.registries.servers import RunningRegistry
+from tests.registries.tokens import Certificate
 
 pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
@@ -50,6 +51,7 @@ async def index(
     yanked: str = "",
     status: int = 200,
     delay: float = 0,
+    tls: Certificate | None = None,
 ) -> AsyncIterator[str]:
     """Serve wheels as PEP 503 says; gives the address of the index."""
     files = {path_of(wheel).name: path_of(wheel).read_bytes() for wheel in wheels}
@@ -71,12 +73,13 @@ async def index(
         return web.Response(text=links, content_type="text/html", status=200 if links else 404)
 
     attribute = f' data-yanked="{yanked}"' if yanked else ""
-    async with serving(answer) as origin:
+    async with serving(answer, tls.served() if tls else None) as origin:
         yield f"{origin}/simple"
 
 
-async def lock(*requirements: str, indexes: tuple[str, ...]) -> Lock:
-    return await resolve(requirements, TARGET, config=BuilderConfig(index_urls=indexes))
+async def lock(*requirements: str, indexes: tuple[str, ...], ca_bundle: Path | None = None) -> Lock:
+    config = BuilderConfig(index_urls=indexes, ca_bundle=ca_bundle)
+    return await resolve(requirements, TARGET, config=config)
 
 
 def versions(found: Lock) -> Mapping[str, str]:
@@ -145,6 +148,32 @@ async def test_an_index_is_reached_by_the_proxy_that_the_environment_names(
             store = WheelStore(tmp_path, await connections.index())
             fetched = await store.fetch(found.wheels[0])
     assert fetched.read_bytes() == path_of(toy).read_bytes()
+
+
+async def test_an_index_that_only_the_configured_certificates_vouch_for(
+    make_wheel: MakeWheel,
+    certificate: Certificate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("modelops_operator.builder.wheels.ATTEMPTS", 1)
+    toy = make_wheel({})
+    async with index(toy, tls=certificate) as address:
+        found = await lock("toy==1.0", indexes=(address,), ca_bundle=certificate.path)
+        assert versions(found) == {"toy": "1.0"}
+        async with connected(RegistryConfig(host="x"), certificate.path) as connections:
+            store = WheelStore(tmp_path, await connections.index())
+            fetched = await store.fetch(found.wheels[0])
+        assert fetched.read_bytes() == path_of(toy).read_bytes()
+        fetched.unlink()
+        with pytest.raises(BuildError, match=r"certificate.*`builder\.caBundle`") as resolving:
+            await lock("toy==1.0", indexes=(address,))
+        async with connected(RegistryConfig(host="x"), None) as connections:
+            store = WheelStore(tmp_path, await connections.index())
+            with pytest.raises(BuildError, match=r"CERTIFICATE.*`builder\.caBundle`") as fetching:
+                await store.fetch(found.wheels[0])
+    for caught in (resolving, fetching):
+        assert caught.value.failure.reason == "PackageIndexUnreachable"
 
 
 async def test_a_lock_is_kept_although_the_index_moves_on(

@@ -58,8 +58,12 @@ def test_leaves_out_what_is_for_elsewhere() -> None:
 @pytest.mark.unit
 def test_names_a_package_without_a_wheel() -> None:
     content = lock_of(package("t", "t-1.0-cp312-cp312-manylinux_2_28_x86_64.whl"))
-    with pytest.raises(BuildError, match=r"t 1\.0 has no wheel for Python 3\.11 on linux/amd64"):
+    with pytest.raises(
+        BuildError, match=r"t 1\.0 has no wheel for Python 3\.11 on linux/amd64"
+    ) as caught:
         read_lock(content, TARGET, origin="the test")
+    assert caught.value.failure.reason == "RequirementsUnresolvable"
+    assert "require another version" in caught.value.failure.message
 
 
 @pytest.mark.unit

@@ -245,6 +245,29 @@ async def test_a_refresh_token_that_is_withdrawn_is_exchanged_anew(azure: AzureS
     assert azure.azure.exchanges == 2
 
 
+async def test_a_classic_registry_gives_rights_on_all_of_it(azure: AzureSite) -> None:
+    """AcrPush knows no repositories, and a mount needs nothing more."""
+    azure.azure.actions = frozenset({"pull", "push"})
+    blob = blob_of()
+    async with azure.connect() as client:
+        await client.push("m/one", blob)
+        assert await client.mount("anywhere/else", blob.digest, "m/one")
+    azure.azure.actions = frozenset({"pull"})
+    async with azure.connect() as client:
+        assert await client.has_blob("anywhere/else", blob.digest)
+        with pytest.raises(RegistryError, match=r"role AcrPush \(AcrPull to read\)"):
+            await client.push("m/one", blob_of())
+
+
+async def test_a_registry_in_abac_mode_gives_rights_by_repository(azure: AzureSite) -> None:
+    azure.azure.tokens.repositories = "m/"
+    blob = blob_of()
+    async with azure.connect() as client:
+        await client.push("m/one", blob)
+        assert await client.mount("m/two", blob.digest, "m/one")
+        assert not await client.mount("m/two", blob.digest, "other/one"), "it may not be read"
+
+
 async def test_a_repository_without_a_role_is_told(azure: AzureSite) -> None:
     azure.azure.tokens.repositories = "m/"
     async with azure.connected() as connections:

@@ -178,8 +178,10 @@ def record_of(content: bytes) -> dict[str, object]:
 def test_refuses_wheels_that_are_not_sound(
     make_wheel: MakeWheel, wheel: Mapping[str, object], why: str
 ) -> None:
-    with pytest.raises(BuildError, match=why):
+    with pytest.raises(BuildError, match=why) as caught:
         install(make_wheel(**wheel))
+    assert caught.value.failure.reason == "PackageCorrupt"
+    assert "require another version of toy" in caught.value.failure.message
 
 
 @pytest.mark.parametrize(

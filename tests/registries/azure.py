@@ -8,7 +8,6 @@ itself.
 import asyncio
 import base64
 import json
-import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -229,10 +228,8 @@ class AzureSite:
 async def azure_site(
     certificate: Certificate, start_registry: StartRegistry
 ) -> AsyncIterator[AzureSite]:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate.path, certificate.key_path)
     stand_in = Azure(TokenServer(certificate))
-    async with proxied("", stand_in.answer, tls) as proxy:
+    async with proxied("", stand_in.answer, certificate.served()) as proxy:
         settings = registry_settings(f"{proxy.origin}/oauth2/token", certificate)
         running = await asyncio.to_thread(start_registry, settings)
         proxy.upstream, stand_in.data = f"http://{running.host}", running.data

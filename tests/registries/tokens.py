@@ -4,6 +4,7 @@ import base64
 import datetime as dt
 import ipaddress
 import json
+import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,12 @@ class Certificate:
                 serialization.NoEncryption(),
             )
         )
+
+    def served(self) -> ssl.SSLContext:
+        """Give what a server shows it with."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.path, self.key_path)
+        return context
 
     def sign(self, claims: Any) -> str:
         header = {"alg": "ES256", "typ": "JWT", "x5c": [base64.b64encode(self.der).decode()]}

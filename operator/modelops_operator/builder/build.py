@@ -37,7 +37,7 @@ from modelops_operator.builder.lock import Lock, resolve
 from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.models import FetchedModel, Serving, fetch, title
 from modelops_operator.builder.referrers import Subject, attach
-from modelops_operator.builder.scratch import Room, Share, scratch_folder
+from modelops_operator.builder.scratch import Room, Share, remove_abandoned, scratch_folder
 from modelops_operator.builder.signing import KeyFile, sign
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.transfer import Report, Transfer
@@ -83,14 +83,36 @@ class Builder:
         self._opening = asyncio.Lock()
         self._connections: AbstractAsyncContextManager[Connections] | None = None
         self._site: _Site | None = None
+        self._going: dict[ModelImageSpec, _Going] = {}
 
     async def build(self, spec: ModelImageSpec, progress: Report) -> BuiltImage:
-        """Build and push the image that `spec` asks for.
+        """Build and push the image that `spec` asks for; who asks for the same shares the build.
 
         `progress` is called with the step (words for people) and the bytes pushed so far. Raises
         BuildError, which has a Failure for people and the last lines of the log. Cancelling it is
         safe at any moment: nothing is tagged before all of it is there.
         """
+        going = self._going.get(spec)
+        if going is None:
+            going = self._going[spec] = _Going()
+            going.task = asyncio.create_task(self._build(spec, going.tell))
+            going.task.add_done_callback(lambda _: self._over(spec, going))
+        going.reports.append(progress)
+        try:
+            return await asyncio.shield(going.task)
+        finally:
+            going.reports.remove(progress)
+            if not going.reports:
+                self._over(spec, going)
+                going.task.cancel()
+                await asyncio.wait({going.task})
+
+    def _over(self, spec: ModelImageSpec, going: "_Going") -> None:
+        """Let whoever asks from now on begin anew."""
+        if self._going.get(spec) is going:
+            del self._going[spec]
+
+    async def _build(self, spec: ModelImageSpec, progress: Report) -> BuiltImage:
         try:
             site = await self._opened()
             async with scratch_folder() as folder:
@@ -123,6 +145,7 @@ class Builder:
         async with self._opening:
             if self._site is None:
                 config = self._config
+                await asyncio.to_thread(remove_abandoned)
                 self._connections = connected(
                     config.registry, config.builder.ca_bundle, self._store
                 )
@@ -138,6 +161,18 @@ class Builder:
                     Room(config.builder.scratch_bytes),
                 )
             return self._site
+
+
+@dataclass(slots=True)
+class _Going:
+    """A build under way, and who hears of it."""
+
+    reports: list[Report] = field(default_factory=list)
+    task: asyncio.Task[BuiltImage] = field(init=False)
+
+    def tell(self, step: str, pushed: int) -> None:
+        for report in self.reports:
+            report(step, pushed)
 
 
 @dataclass(frozen=True, slots=True)

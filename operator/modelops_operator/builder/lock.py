@@ -7,7 +7,6 @@ the models require. It is read in the standard form, `pylock.toml` (PEP 751).
 import asyncio
 import json
 import os
-import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from uv import find_uv_bin
 from modelops_operator.api.config import BuilderConfig
 from modelops_operator.api.reasons import Reason
 from modelops_operator.builder.failures import BuildError, broken, passing
+from modelops_operator.builder.scratch import scratch_folder
 from modelops_operator.builder.target import Target
 
 LOG_LINES: Final = 40
@@ -165,10 +165,10 @@ async def resolve(
     choice, the versions of the lock `preferred` are taken, so that images share layers.
     Raises BuildError when there is no solution, or the index does not answer.
     """
-    with tempfile.TemporaryDirectory(prefix="modelops-lock-") as folder:
-        wanted = _write_lines(Path(folder, "requirements.in"), requirements)
-        limits = _write_lines(Path(folder, "constraints.in"), constraints)
-        result = Path(folder, "pylock.toml")
+    async with scratch_folder() as folder:
+        wanted = _write_lines(folder / "requirements.in", requirements)
+        limits = _write_lines(folder / "constraints.in", constraints)
+        result = folder / "pylock.toml"
         if preferred:
             await asyncio.to_thread(result.write_bytes, preferred)
         command = [
@@ -204,7 +204,7 @@ def _write_lines(path: Path, lines: Iterable[str]) -> Path:
     return path
 
 
-async def _run(command: list[str], *, cwd: str, ca_bundle: Path | None) -> None:
+async def _run(command: list[str], *, cwd: Path, ca_bundle: Path | None) -> None:
     # The models' folder names and our environment's settings must not leak into a resolution.
     environment = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
     environment |= {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}

@@ -4,6 +4,7 @@ The same requirements of the same model give the same image a year later, althou
 has moved on, and nothing is resolved twice.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -24,16 +25,19 @@ class Locks:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._known: dict[str, Lock] = {}
+        self._asked: dict[str, asyncio.Lock] = {}
 
     async def answer(self, question: Any, resolve: Callable[[], Awaitable[Lock]]) -> Lock:
         """Give the lock that answers `question` (a JSON tree); `resolve` it if nobody has yet."""
         tag = f"lock-{sha256(canonical(question)).hexdigest()[:32]}"
-        lock = self._known.get(tag) or await self._remembered(tag)
-        if lock is None:
-            lock = await resolve()
-            await self._remember(tag, lock)
-        self._known[tag] = lock
-        return lock
+        # Who asks the same at the same time waits for the answer.
+        async with self._asked.setdefault(tag, asyncio.Lock()):
+            lock = self._known.get(tag) or await self._remembered(tag)
+            if lock is None:
+                lock = await resolve()
+                await self._remember(tag, lock)
+            self._known[tag] = lock
+            return lock
 
     async def _remembered(self, tag: str) -> Lock | None:
         registry, name = self._repository.registry, self._repository.name

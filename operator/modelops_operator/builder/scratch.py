@@ -1,10 +1,12 @@
-"""Folders for the files of one build, and the room that all builds share for them.
+"""Folders for the files of a build, and the room that all builds share for them.
 
 Of a model there are at most two copies: its files as MLflow gives them, and their layer. Both go
 through memory a piece at a time, so disk is what a large model needs.
 """
 
 import asyncio
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +19,7 @@ from typing import Final
 from modelops_operator.api.reasons import Reason
 from modelops_operator.builder.failures import broken, passing
 
+PREFIX: Final = "modelops-build-"
 PAUSE: Final = 0.1
 ATTEMPTS: Final = 100
 
@@ -28,7 +31,7 @@ async def scratch_folder() -> AsyncIterator[Path]:
     Threads go on for a while after what waited for them was cancelled, and may still make files: so
     it is removed until it stays away.
     """
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="modelops-build-"))
+    folder, held = await asyncio.to_thread(_make)
     try:
         yield folder
     finally:
@@ -36,6 +39,43 @@ async def scratch_folder() -> AsyncIterator[Path]:
             if await asyncio.to_thread(_remove, folder):
                 break
             await asyncio.sleep(PAUSE)
+        os.close(held)
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of builds that were killed, which the disk would never be rid of."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if (held := _hold(folder)) is not None:
+            _remove(folder)
+            os.close(held)
+
+
+def _make() -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        # None: whoever tidies up came between the two.
+        if (held := _hold(folder)) is not None:
+            return folder, held
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder until the descriptor is closed, which the kernel does for the dead.
+
+    None when it is somebody's, or gone.
+    """
+    try:
+        held = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        return None
+    if folder.exists():
+        return held
+    os.close(held)
+    return None
 
 
 class Room:

@@ -43,6 +43,8 @@ def _models_folder() -> Path:
 
 
 MODELS: Final = _models_folder()
+# Next to nothing of what is imported and loaded is garbage: to look for it is a tenth of the start.
+gc.set_threshold(50_000, 50, 100)
 failure.watch()
 try:
     _SCHEMA, _EXAMPLE = describe(MODELS)
@@ -190,9 +192,7 @@ class ModelServer:
         if self._watcher is not None:
             self._watcher.start()
         farewell.before_the_end(self._close)
-        gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 50, 100)
 
     async def __is_ready__(self) -> bool:
         """Say whether requests are welcome; the models hold, or there would be no service."""

@@ -201,7 +201,7 @@ async def test_names_that_leave_the_model_are_refused(
         answer = await proxy.pass_on(request, body)
         assert isinstance(answer.body, bytes)
         listing = json.loads(answer.body)
-        listing["files"].append({"path": name, "is_dir": False, "file_size": 4})
+        listing.setdefault("files", []).append({"path": name, "is_dir": False, "file_size": 4})
         return web.json_response(listing)
 
     model = mlflow.register("plain", PLAIN, tmp_path / "in")

@@ -20,41 +20,27 @@ USER, PASSWORD, IDENTITY_TOKEN = "builder", "secret", "an identity token"
 
 
 class Certificate:
-    """A key and its own certificate, for 127.0.0.1."""
+    """A key and its own certificate, which vouches for servers at 127.0.0.1."""
 
     def __init__(self, folder: Path) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-        now = dt.datetime.now(dt.UTC)
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(self.key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
+        certificate = _certified("test", self.key, self.key, authority=True)
         self.der = certificate.public_bytes(serialization.Encoding.DER)
         self.path = folder / "certificate.pem"
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        self.key_path = folder / "key.pem"
-        self.key_path.write_bytes(
-            self.key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        self._server = folder / "server.pem"
 
     def served(self) -> ssl.SSLContext:
-        """Give what a server shows it with."""
+        """Give what a server shows."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certified("server", key, self.key, authority=False)
+        encoding = serialization.Encoding.PEM
+        form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        self._server.write_bytes(
+            key.private_bytes(encoding, *form) + certificate.public_bytes(encoding)
+        )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.path, self.key_path)
+        context.load_cert_chain(self._server)
         return context
 
     def sign(self, claims: Any) -> str:
@@ -63,6 +49,25 @@ class Certificate:
         signature = self.key.sign(text.encode(), ec.ECDSA(hashes.SHA256()))
         numbers = b"".join(n.to_bytes(32) for n in utils.decode_dss_signature(signature))
         return f"{text}.{_urlsafe(numbers)}"
+
+
+def _certified(
+    name: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, *, authority: bool
+) -> x509.Certificate:
+    now = dt.datetime.now(dt.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(by, hashes.SHA256())
+    )
 
 
 def _encoded(tree: Any) -> str:

@@ -40,6 +40,8 @@ class Artifacts:
     """With `model`, MLflow's, and what the seed's way and the thin service need."""
     bento: Path
     """Ours."""
+    fallback: Path
+    """Ours with the predictor as MLflow has it, without a fast form."""
     rows: Records
     """To ask with."""
 
@@ -115,7 +117,12 @@ def _write(  # noqa: PLR0913, PLR0917  # each is another part of one model
     program = HERE / "peers" / "convert.py"
     subprocess.run([converter / "bin" / "python", program, place], check=True)
     rows = features.sample(ASKED_ROWS, random_state=1).to_dict("records")
-    return Artifacts(name, place, write_bento(place / "bento", name, ours), rows)
+    served = write_bento(place / "bento", name, ours)
+    fallback = shutil.copytree(served, place / "fallback")
+    predictor = fallback / bento.MODELS / "predictor"
+    shutil.rmtree(predictor)
+    shutil.copytree(place / "model", predictor)
+    return Artifacts(name, place, served, fallback, rows)
 
 
 def write_bento(folder: Path, name: str, ours: Models) -> Path:

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from benchmarks.processes import Server, environment, running
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
-OURS, MLFLOW, SEED, THIN = "ours", "mlflow models serve", "seed's way", "thin ONNX service"
+OURS, PYFUNC, MLFLOW = "ours", "ours as pyfunc", "mlflow models serve"
+SEED, THIN = "seed's way", "thin ONNX service"
 BODIES = 64
 """Different requests that are sent in turn."""
 
@@ -27,7 +28,8 @@ def pinned(*names: str) -> list[str]:
     return [f"{name}=={version(name)}" for name in names]
 
 
-MODEL = pinned("lightgbm", "mlflow", "pandas", "scikit-learn")
+LIBRARIES = pinned("lightgbm", "pandas", "scikit-learn")
+MODEL = [*LIBRARIES, *pinned("mlflow")]
 WEB = pinned("httptools", "numpy", "orjson", "starlette", "uvicorn", "uvloop")
 ONNX = "onnxruntime==1.32.0"
 CONVERTER = [
@@ -81,32 +83,44 @@ class Way:
         return [load.request(self.path, orjson.dumps(body)) for body in bodies]
 
 
-def ours(scratch: Path) -> Way:
-    """Serve the Bento as its image does, with the image's libraries and nothing else."""
+def ours(scratch: Path) -> tuple[Way, Way]:
+    """Serve the Bento as its image does, with the image's libraries and nothing else.
+
+    The second way has no fast form, and the libraries that the model asks for.
+    """
     wheels = scratch / "wheels"
     sources = collect(ROOT, wheels)
     lock = wheels / "pylock.toml"
     lock.write_bytes(sources.runtime_lock)
 
-    def command(model: Artifacts) -> list[str]:
+    def command(folder: Path) -> list[str]:
         arguments = bento.entrypoint()
         replaced = {
             arguments[0]: Path(arguments[0]).name,
-            "/opt/bento": str(model.bento),
+            "/opt/bento": str(folder),
             "0.0.0.0": "127.0.0.1",
             str(bento.PORT): "{port}",
         }
         return [replaced.get(each, each) for each in arguments]
 
-    return Way(
+    fast = Way(
         name=OURS,
         home=environment(lock=lock, wheel=sources.runtime),
-        command=command,
+        command=lambda model: command(model.bento),
         ready="/readyz",
         path="/predict",
         body=list,
         variables=bento.environment(),
     )
+    # The builder takes MLflow's client where a model asks for MLflow.
+    asked = [*LIBRARIES, *pinned("mlflow-skinny")]
+    slow = replace(
+        fast,
+        name=PYFUNC,
+        home=environment(*asked, lock=lock, wheel=sources.runtime),
+        command=lambda model: command(model.fallback),
+    )
+    return fast, slow
 
 
 def mlflow() -> Way:
@@ -154,7 +168,7 @@ def thin() -> Way:
 def all_ways(scratch: Path) -> list[Way]:
     """Make them all; ours comes first."""
     return [
-        ours(scratch),
+        *ours(scratch),
         mlflow(),
         bentoml("BentoML service", "plain:Plain"),
         bentoml(SEED, "seed:Seed"),

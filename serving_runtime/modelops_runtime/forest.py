@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from modelops_runtime.levels import FIELDS, Levels
 from modelops_runtime.schema import Matrix
 
 _CONFIG: Final = b'{"predict_type": "default", "nthread": 1}'
@@ -22,6 +23,10 @@ _TYPES: Final[Mapping[bytes, np.dtype[Any]]] = {
     b"float32": np.dtype(np.float32),
     b"float64": np.dtype(np.float64),
 }
+_FEW: Final = 7
+"""So many rows are as fast one by one."""
+_LESS_OR_EQUAL: Final = 3
+"""Treelite's number of the operator."""
 
 
 class ForestError(RuntimeError):
@@ -47,6 +52,17 @@ def _check(code: int) -> None:
         raise ForestError((_library().TreeliteGetLastError() or b"").decode(errors="replace"))
 
 
+class _Frame(ctypes.Structure):
+    """An array that Treelite shows."""
+
+    _fields_ = (
+        ("buffer", ctypes.c_void_p),
+        ("format", ctypes.c_char_p),
+        ("itemsize", ctypes.c_size_t),
+        ("count", ctypes.c_size_t),
+    )
+
+
 class Forest:
     """A tree ensemble, read from a Treelite checkpoint."""
 
@@ -64,6 +80,7 @@ class Forest:
         """Number of columns that the trees look at."""
         self._reads = self._describe_input()
         self._output, self._type = self._describe_output()
+        self._levels = self._averaged()
 
     def _count_inputs(self) -> int:
         count = ctypes.c_int()
@@ -93,6 +110,40 @@ class Forest:
         values = int(np.prod([shape[axis] for axis in range(dimensions.value)]))
         return values, _TYPES[name.value or b""]
 
+    def _averaged(self) -> Levels | None:
+        """Read the trees if they are such as `Levels` walks: scikit-learn's forests are."""
+        averages = self._field("average_tree_output", np.uint8)
+        output = self._field("postprocessor", np.uint8).tobytes()
+        leaf = int(self._field("leaf_vector_shape", np.int32).prod())
+        plain = output in {b"identity", b"identity_multiclass"}
+        if not averages.all() or not plain or self._field("base_scores", np.float64).any():
+            return None
+        if self._reads != b"float64" or leaf != self._output or leaf < 2:
+            return None
+        trees = []
+        for number in range(int(self._field("num_tree", np.uint64)[0])):
+            operators = self._field("cmp", np.int8, number)
+            inner = self._field("cleft", np.int32, number) >= 0
+            if (operators[inner] != _LESS_OR_EQUAL).any():
+                return None
+            trees.append({name: self._field(name, kind, number) for name, kind in FIELDS.items()})
+        return Levels.of(trees, leaf)
+
+    def _field(self, name: str, kind: Any, tree: int | None = None) -> NDArray[Any]:
+        """Copy a field of the model, or of one of its trees. Raises ForestError."""
+        frame, dtype = _Frame(), np.dtype(kind)
+        called, shown = ctypes.c_char_p(name.encode()), ctypes.byref(frame)
+        library = _library()
+        if tree is None:
+            _check(library.TreeliteGetHeaderField(self._handle, called, shown))
+        else:
+            number = ctypes.c_uint64(tree)
+            _check(library.TreeliteGetTreeField(self._handle, number, called, shown))
+        if frame.count and frame.itemsize != dtype.itemsize:
+            raise ForestError(f"{name} has {frame.itemsize} bytes, expected {dtype.itemsize}")
+        size = frame.count * dtype.itemsize
+        return np.frombuffer(ctypes.string_at(frame.buffer or 0, size) if size else b"", dtype)
+
     def predict(self, matrix: Matrix) -> NDArray[Any]:
         """Predict rows of shape (n, at least `inputs`): shape (n, values for each row).
 
@@ -104,6 +155,8 @@ class Forest:
             matrix = np.ascontiguousarray(matrix[:, : self.inputs])
         if matrix.shape[1] < self.inputs or matrix.dtype != np.float64:
             raise ForestError(f"{matrix.dtype} {matrix.shape} for {self.inputs} inputs of float64")
+        if self._levels is not None and rows > _FEW and not np.isnan(matrix).any():
+            return self._levels.predict(matrix)
         read = matrix.astype(_TYPES[self._reads], copy=False)
         result = np.zeros((rows, self._output), dtype=self._type)
         _check(

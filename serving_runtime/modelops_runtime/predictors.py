@@ -272,17 +272,21 @@ def to_frame(rows: Rows, types: Mapping[str, str]) -> Any:
     """Make the pandas frame that a model takes, of MLflow's types by column."""
     import pandas as pd  # noqa: PLC0415 (heavy, and not in every image)
 
-    frame = pd.DataFrame.from_records(list(rows), columns=list(types))
+    # Looked through before pandas has them, which takes ten times as long for each column.
+    columns: dict[str, Any] = {}
     for name, kind in types.items():
-        if kind == "datetime":
-            frame[name] = [None if text is None else instant(text) for text in frame[name]]
-        holes = frame[name].isna()
-        if kind in _INTEGERS and holes.all():
+        values: list[Any] = [row.get(name) for row in rows]
+        holes = [value is None or value != value for value in values]  # noqa: PLR0124 (NaN)
+        if kind in _INTEGERS and all(holes):
             # MLflow's integers know no gaps, but an optional column may be left out.
-            frame = frame.drop(columns=name)
-        elif kind in _DTYPES and (kind == "datetime" or not holes.any()):
-            frame[name] = frame[name].astype(_DTYPES[kind])
-    return frame
+            continue
+        if kind == "datetime":
+            values = [
+                None if hole else instant(value) for value, hole in zip(values, holes, strict=True)
+            ]
+        known = kind in _DTYPES and (kind == "datetime" or not any(holes))
+        columns[name] = np.array(values, dtype=_DTYPES[kind]) if known else values
+    return pd.DataFrame(columns, index=range(len(rows)))
 
 
 def _read(found: Any, rows: int, output: Output) -> Answer:

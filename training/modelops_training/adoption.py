@@ -134,14 +134,14 @@ def adopt(  # noqa: PLR0913  # named settings
     encoded = schema.encode(rows)
     own: dict[str, Mapping[str, bytes]] = {}
     expected: dict[str, NDArray[Any]] = {}
-    detector, profile, found = None, None, dict[str, float]()
+    detector, profile, recall = None, None, dict[str, float]()
     if with_detectors:
         matrix = inputs.encode(frame, schema)
         kept, held = split(goal_of(whole, schema), schema)
         detector = detectors.fit(
             outlier_kind, matrix[kept], matrix[held], schema, quantile=outlier_quantile, seed=seed
         )
-        found = outlier.recall(detector, matrix[held], schema)
+        recall = outlier.recall(detector, matrix[held], schema)
         scores = scores_of(answers) if answers.dtype.kind in "iuf" else None
         profile = Profile.fit(
             matrix, schema, bins, scores=scores, labels=labels_of(answers, schema)
@@ -161,7 +161,7 @@ def adopt(  # noqa: PLR0913  # named settings
         kinds={**KINDS, "outlier": outlier_kind, "predictor": form},
         detector=detector,
         profile=profile,
-        metrics=found if proved is None else {**found, "parity_difference": proved},
+        metrics=recall if proved is None else {**recall, "parity_difference": proved},
         measured_on="given",
         params={
             "model": original.title,

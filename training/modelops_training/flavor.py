@@ -29,8 +29,8 @@ _PROGRAM = Path(__file__).parent / "python_model.py"
 # What python_model.py imports of the runtime; without the package itself nothing is to be installed
 # that a public index does not have.
 _MODULES = (
-    *("__init__.py", "detectors.py", "encoder.py", "flavor.py", "forest.py", "linear.py"),
-    *("outlier.py", "predictors.py", "profile.py", "schema.py"),
+    *("__init__.py", "detectors.py", "encoder.py", "flavor.py", "forest.py", "levels.py"),
+    *("linear.py", "outlier.py", "predictors.py", "profile.py", "schema.py"),
 )
 _LIBRARIES = ("numpy", "orjson", "pandas")
 _OF_FILES: Mapping[str, str] = {runtime.LIGHTGBM: "lightgbm", runtime.TREELITE: "treelite"}

@@ -13,9 +13,9 @@ def show_layers(layers: Sequence[tuple[str, int]]) -> None:
     """Print what each layer holds, and its size."""
     for content, size in layers:
         short = content if len(content) <= _WIDTH else f"{content[: _WIDTH - 1]}…"
-        click.echo(f"{size(size):>10}  {short}")
+        click.echo(f"{megabytes(size):>10}  {short}")
 
 
-def size(count: int) -> str:
+def megabytes(count: int) -> str:
     """Write bytes as megabytes."""
     return f"{count / _MEGABYTE:.1f} MB"

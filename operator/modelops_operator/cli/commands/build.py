@@ -25,7 +25,7 @@ from modelops_operator.cli import building
 from modelops_operator.cli.failing import told
 from modelops_operator.cli.naming import ModelArgument
 from modelops_operator.cli.options import AUTHORITIES, CREDENTIALS, INSECURE
-from modelops_operator.cli.sizes import show_layers, size
+from modelops_operator.cli.sizes import megabytes, show_layers
 
 _stderr: Final = Console(stderr=True)
 
@@ -129,8 +129,8 @@ def build(**options: Any) -> None:
         return
     show_layers(outcome.layers)
     click.echo(
-        f"{size(sum(size for _, size in outcome.layers))} in {len(outcome.layers)} layers: "
-        f"{size(outcome.built.pushed)} new, {size(outcome.built.reused)} reused; "
+        f"{megabytes(sum(size for _, size in outcome.layers))} in {len(outcome.layers)} layers: "
+        f"{megabytes(outcome.built.pushed)} new, {megabytes(outcome.built.reused)} reused; "
         f"{outcome.seconds:.1f} s"
     )
     click.echo(f"serves {outcome.built.form}\n{outcome.reference}\n{outcome.built.digest}")

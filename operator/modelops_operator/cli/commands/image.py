@@ -17,7 +17,7 @@ from modelops_operator.cli.failing import told
 from modelops_operator.cli.inspecting import Description, InspectError, describe
 from modelops_operator.cli.options import AUTHORITIES, CREDENTIALS, INSECURE
 from modelops_operator.cli.pruning import UsersUnknownError, usage
-from modelops_operator.cli.sizes import show_layers, size
+from modelops_operator.cli.sizes import megabytes, show_layers
 
 
 @click.group()
@@ -118,7 +118,7 @@ async def _prune(options: dict[str, Any]) -> None:
         for one in (*doomed, *spared):
             what = f"{one.model}/{one.version}" if one.is_image else "kept for builds"
             stays = "  stays: it is locked" if one in spared else ""
-            click.echo(f"{one.repository}:{one.tags[0]}  {what}  {size(one.size)}{stays}")
+            click.echo(f"{one.repository}:{one.tags[0]}  {what}  {megabytes(one.size)}{stays}")
         images = sum(one.is_image for one in doomed)
         click.echo(f"{images} images and {len(doomed) - images} remembered layers may go")
         if options["dry_run"]:

@@ -118,7 +118,7 @@ class Forest:
         plain = output in {b"identity", b"identity_multiclass"}
         if not averages.all() or not plain or self._field("base_scores", np.float64).any():
             return None
-        if self._reads != b"float64" or leaf != self._output or leaf < 2:
+        if self._reads != b"float64" or leaf != self._output:
             return None
         trees = []
         for number in range(int(self._field("num_tree", np.uint64)[0])):

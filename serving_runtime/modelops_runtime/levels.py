@@ -2,7 +2,7 @@
 
 Treelite walks one row through one tree after the other, and a processor mistakes every second turn
 of a deep tree. Steps of whole arrays make no turns: a forest of 100 trees answers 32 rows in three
-fifths of the time, to the same last bit. Of gaps in the rows they know nothing.
+fifths of the time. Of gaps in the rows they know nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ FIELDS: Final[Mapping[str, Any]] = {
     "cright": np.int32,
     "split_index": np.int32,
     "threshold": np.float64,
+    "leaf_value": np.float64,
     "leaf_vector": np.float64,
     "leaf_vector_begin": np.uint64,
 }
@@ -69,6 +70,9 @@ class Levels:
         answers = np.zeros((len(nodes), values))
         for tree, start in zip(trees, starts[:-1], strict=True):
             leaves = np.flatnonzero(tree["cleft"] < 0)
+            if values == 1:
+                answers[start + leaves, 0] = tree["leaf_value"][leaves]
+                continue
             first = tree["leaf_vector_begin"][leaves].astype(np.intp)
             answers[start + leaves] = tree["leaf_vector"][first[:, None] + np.arange(values)]
         return cls(

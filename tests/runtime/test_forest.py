@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import treelite
 from modelops_runtime.forest import Forest, ForestError
+from sklearn import ensemble
 
 pytestmark = pytest.mark.unit
 
@@ -44,6 +45,36 @@ def test_answers_as_treelite_does(objective: str, count: int) -> None:
     if count:
         known = treelite.gtil.predict(model, ROWS[:count], nthread=1).reshape(count, -1)
         np.testing.assert_array_equal(found, known)
+
+
+FORESTS: dict[str, Any] = {
+    "two classes": ensemble.RandomForestClassifier(20, random_state=0),
+    "three classes": ensemble.ExtraTreesClassifier(20, random_state=0),
+    "values": ensemble.RandomForestRegressor(20, random_state=0),
+    "stumps": ensemble.RandomForestClassifier(5, max_depth=1, random_state=0),
+}
+
+
+@pytest.mark.parametrize("kind", FORESTS)
+def test_many_rows_walk_together_as_they_do_alone(kind: str) -> None:
+    rows = np.float64(np.float32(np.nan_to_num(ROWS, nan=9.0)))
+    cuts = {"three classes": [-0.5, 0.5], "values": np.linspace(-3, 3, 50)}.get(kind, [0.0])
+    fitted = FORESTS[kind].fit(rows[:200], np.digitize(rows[:200, 0], cuts))
+    model = treelite.sklearn.import_model(fitted)
+    forest = Forest(model.serialize_bytes())
+    assert forest._levels is not None
+    rows[0, 0], rows[1, 1] = math.inf, -math.inf
+    known = treelite.gtil.predict(model, rows, nthread=1).reshape(500, -1)
+    np.testing.assert_allclose(forest.predict(rows), known, rtol=1e-14, atol=0)
+    assert forest.predict(rows[:0]).shape == (0, known.shape[1])
+    gap = np.where(np.arange(4) == 2, np.nan, rows)
+    known = treelite.gtil.predict(model, gap, nthread=1).reshape(500, -1)
+    np.testing.assert_array_equal(forest.predict(gap), known)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_boosted_trees_are_left_to_treelite(objective: str) -> None:
+    assert Forest(trained(objective).serialize_bytes())._levels is None
 
 
 def test_a_matrix_in_another_order_or_too_wide_is_no_trap() -> None:

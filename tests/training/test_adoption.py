@@ -348,6 +348,14 @@ def test_what_is_wrong_is_said_before_anything_is_logged(
         register(logistic, X, y, "never", tracking_uri="http://127.0.0.1:9")
 
 
+def test_a_model_of_a_column_is_told_to_take_a_frame(rows: pd.DataFrame, bought: pd.Series) -> None:
+    texts = rows[["colour"]].fillna("none")
+    model = make_pipeline(TfidfVectorizer(), linear_model.LogisticRegression())
+    model.fit(texts["colour"], bought)
+    with pytest.raises(DataError, match=r"LogisticRegression does not take the rows .*Column"):
+        adopt(model, texts, bought)
+
+
 def test_the_target_in_another_unit_is_a_leak(mixed: pd.DataFrame) -> None:
     rows = mixed[["size", "whole"]].assign(cents=mixed["price"] * 100)
     model = linear_model.LinearRegression().fit(rows, mixed["price"])

@@ -115,8 +115,8 @@ def adopt(  # noqa: PLR0913  # named settings
     whole = frame.assign(**{str(target.name): target})
     schema = _schema(original, whole, str(target.name), overrides, known_ahead)
     checks.warn_of_chance(model)
+    answers = checks.answers_of(original, frame)
     schema, asked = proving.learned(original, schema, frame)
-    answers = original.answers(frame)
     clock.step("ask")
 
     sample = np.sort(np.random.default_rng(SPLIT_SEED).permutation(len(frame))[:PROVED_ROWS])

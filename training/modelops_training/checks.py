@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from modelops_training.errors import DataError, TrainingWarning
@@ -56,6 +57,26 @@ def target_of(target: Any, frame: pd.DataFrame) -> pd.Series:
     if name in frame.columns:
         raise DataError(f"y is called {name!r}, as a column of X is: take the target out of X")
     return pd.Series(np.asarray(values), index=frame.index, name=str(name))
+
+
+def answers_of(original: Original, frame: pd.DataFrame) -> NDArray[Any]:
+    """Ask the model about all rows, as a server will. Raises DataError when it does not take them.
+
+    Gives probabilities (n, classes), values (n,), or labels of what gives no more.
+    """
+    way_out = (
+        "a server gives it a frame; a ColumnTransformer gives a single column to what takes one"
+    )
+    try:
+        answers = original.answers(frame)
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(
+            f"{original.title} does not take the rows of X ({said}): {way_out}"
+        ) from error
+    if len(answers) != len(frame):
+        raise DataError(f"{original.title} answers {len(answers)} of {len(frame)} rows: {way_out}")
+    return answers
 
 
 def warn_of_chance(model: Any) -> None:

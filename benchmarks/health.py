@@ -4,7 +4,8 @@
     make bench-health BENCH_OPTIONS=--peers        # fetches Evidently and NannyML, and takes longer
 
 Thirty features, normal, with a daily rhythm of 0.2 standard deviations, each with a phase of its
-own; the reference is of whole days. Lines of telemetry go the whole way: `History`, `evaluate`. One
+own; the reference is of whole days, and its rows' times are told, so that it says how far each
+feature moves by itself. Lines of telemetry go the whole way: `History`, `evaluate`. One
 window in `SHARED` is made of rows, which the peers see, too; of the others the counts are drawn
 from the exact shares of the bins. A peer alarms when it finds drift in any feature.
 """
@@ -24,6 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from modelops_operator.api.conditions import ConditionType
 from modelops_operator.api.resources import Monitoring
 from modelops_operator.core.health.evaluate import evaluate
@@ -32,6 +34,7 @@ from modelops_operator.core.health.windows import History
 from modelops_runtime.profile import FeatureProfile, Histogram, Profile
 from modelops_runtime.schema import Input, Output, Schema
 from modelops_runtime.telemetry import FeatureCounts, Line
+from modelops_training.variation import groups_of, varied
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -97,7 +100,9 @@ class World:
             tuple(Input(name=f"x{index}", kind="number") for index in range(FEATURES)),
             Output(kind="regressor", name="y"),
         )
-        return cls(Profile.fit(rows, schema), phases, rows[:PEERS_REFERENCE].copy())
+        moments = pd.DataFrame({"at": START + times * WINDOW})
+        profile = varied(Profile.fit(rows, schema), rows, groups_of(moments, "at"))
+        return cls(profile, phases, rows[:PEERS_REFERENCE].copy())
 
     def shift(self, window: int) -> Rows:
         """Give what the rhythm adds to each feature in a window."""
@@ -303,6 +308,7 @@ def doubled(share: float, trials: int) -> Found:
             kind="category",
             levels=("a", "b", "c", "d", "e"),
             counts=tuple(random.multinomial(REFERENCE_ROWS, before).tolist()),
+            variation=0.0,
         )
         for index in range(FEATURES)
     )

@@ -7,7 +7,7 @@ either side, for what training never saw; categories have a bin for each level.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
@@ -24,6 +24,8 @@ Column = NDArray[np.float64]
 MOST_BINS: Final = 200
 """A line of telemetry has to hold all bins of a feature."""
 DEFAULT_BINS: Final = 20
+PRIOR: Final = 0.5
+"""Jeffreys' pseudo-count for each bin, so that an empty bin has a share."""
 
 
 class ProfileError(ValueError):
@@ -70,6 +72,9 @@ class FeatureProfile:
     counts: tuple[int, ...] = ()
     missing: int = 0
     unseen: int = 0
+    variation: float | None = None
+    """How far hours, weekdays and stretches of time of the reference are from the rest of it: the
+    PSI of the furthest, less what chance explains. None if nobody told the rows' times."""
 
     def __post_init__(self) -> None:
         if self.kind not in {"number", "category"}:
@@ -139,15 +144,7 @@ class FeatureProfile:
 
     def filled(self, found: Histogram) -> "FeatureProfile":
         """Take these counts as the reference's."""
-        return FeatureProfile(
-            name=self.name,
-            kind=self.kind,
-            edges=self.edges,
-            levels=self.levels,
-            counts=found.counts,
-            missing=found.missing,
-            unseen=found.unseen,
-        )
+        return replace(self, counts=found.counts, missing=found.missing, unseen=found.unseen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,20 +222,36 @@ class Profile:
                 "features": [_described(each) for each in self.features],
                 "scores": None if self.scores is None else _described(self.scores),
                 **({} if self.labels is None else {"labels": _described(self.labels)}),
+                **self._variations(),
             },
             option=orjson.OPT_INDENT_2,
         )
+
+    def _variations(self) -> Mapping[str, object]:
+        """Tell them apart from the features, where those who do not know them do not stumble."""
+        features = [each.variation for each in self.features]
+        beside = {
+            name: None if each is None else each.variation
+            for name, each in (("scores", self.scores), ("labels", self.labels))
+        }
+        known = any(each is not None for each in [*features, *beside.values()])
+        return {"variations": {"features": features, **beside}} if known else {}
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
         """Read profile.json. Raises ProfileError."""
         try:
             data = orjson.loads(content)
+            told = data.get("variations") or {}
+            features = data["features"]
+            variations = told.get("features") or [None] * len(features)
             profile = cls(
-                features=tuple(_read(each) for each in data["features"]),
+                features=tuple(
+                    _read(each, known) for each, known in zip(features, variations, strict=True)
+                ),
                 rows=int(data["rows"]),
-                scores=None if data.get("scores") is None else _read(data["scores"]),
-                labels=None if data.get("labels") is None else _read(data["labels"]),
+                scores=_read_beside(data, told, "scores"),
+                labels=_read_beside(data, told, "labels"),
             )
             stated = data["edges_hash"]
         except ProfileError:
@@ -293,6 +306,25 @@ def _described(feature: FeatureProfile) -> dict[str, object]:
     }
 
 
-def _read(data: Mapping[str, Any]) -> FeatureProfile:
+def _read(data: Mapping[str, Any], variation: float | None) -> FeatureProfile:
     lists = {key: tuple(data.get(key, ())) for key in ("edges", "levels", "counts")}
-    return FeatureProfile(**{**data, **lists})
+    known = None if variation is None else float(variation)
+    return FeatureProfile(**{**data, **lists}, variation=known)
+
+
+def _read_beside(
+    data: Mapping[str, Any], variations: Mapping[str, Any], name: str
+) -> FeatureProfile | None:
+    return None if data.get(name) is None else _read(data[name], variations.get(name))
+
+
+def psi(reference: NDArray[np.int64], live: NDArray[np.int64]) -> float:
+    """Give the population stability index of two histograms over the same bins, shape (bins,).
+
+    The sum of (live - reference) ln(live / reference) over the shares of all bins that either has
+    met, each with half a row more: Jeffreys' prior. Not corrected for the number of rows.
+    """
+    met = (reference + live) > 0
+    before, now = reference[met] + PRIOR, live[met] + PRIOR
+    before, now = before / before.sum(), now / now.sum()
+    return float(((now - before) * np.log(now / before)).sum())

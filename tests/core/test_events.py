@@ -50,6 +50,42 @@ def told(previous: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]
             [("Normal", "NoDrift")],
         ),
         ([("DriftDetected", "Unknown", "NoTraffic")], [("DriftDetected", "False", "NoDrift")], []),
+        (
+            [("DriftDetected", "False", "NoDrift")],
+            [("DriftDetected", "False", "DriftWarning")],
+            [("Warning", "DriftWarning")],
+        ),
+        (
+            [("OutliersDetected", "True", "OutliersAlert")],
+            [("OutliersDetected", "False", "OutliersWarning")],
+            [("Normal", "OutliersWarning")],
+        ),
+        (
+            [("MonitoringHealthy", "Unknown", "AwaitingTelemetry")],
+            [("MonitoringHealthy", "False", "NoTelemetry")],
+            [("Warning", "NoTelemetry")],
+        ),
+        (
+            [("MonitoringHealthy", "False", "NoTelemetry")],
+            [("MonitoringHealthy", "True", "Receiving")],
+            [("Normal", "Receiving")],
+        ),
+        ([("MonitoringHealthy", "Unknown", "A")], [("MonitoringHealthy", "True", "Receiving")], []),
+        (
+            [("ServiceHealthy", "True", "WithinObjectives")],
+            [("ServiceHealthy", "False", "ErrorRateHigh")],
+            [("Warning", "ErrorRateHigh")],
+        ),
+        (
+            [("ServiceHealthy", "False", "ErrorRateHigh")],
+            [("ServiceHealthy", "True", "WithinObjectives")],
+            [("Normal", "WithinObjectives")],
+        ),
+        (
+            [("ServiceHealthy", "False", "ErrorRateHigh")],
+            [("ServiceHealthy", "Unknown", "NoTraffic")],
+            [],
+        ),
         ([("Stalled", "True", "AliasNotFound")], [], []),
         ([("Stalled", "True", "A")], [("Stalled", "True", "B")], [("Warning", "B")]),
     ],

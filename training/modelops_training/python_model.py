@@ -15,13 +15,11 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from modelops_runtime import detectors, flavor
 from modelops_runtime.predictors import forms
-from modelops_runtime.profile import Profile
+from modelops_runtime.profile import Histogram, Profile, psi
 from modelops_runtime.schema import Schema
 from numpy.typing import NDArray
 
 FILES = Path(__file__).parent / "modelops"
-# Half a row in each bin, so that an empty one does not make the index infinite.
-PRIOR = 0.5
 
 
 class Model(PythonModel):
@@ -101,17 +99,8 @@ class Drift:
         )
 
 
-def _all_bins(histogram: Any) -> NDArray[np.float64]:
-    counts = [*histogram.counts, histogram.missing, histogram.unseen]
-    return np.array(counts, dtype=np.float64)
-
-
-def psi(reference: NDArray[np.float64], live: NDArray[np.float64]) -> float:
-    """Compare two histograms over the same bins; bins that neither has met do not count."""
-    met = (reference + live) > 0
-    before, now = reference[met] + PRIOR, live[met] + PRIOR
-    before, now = before / before.sum(), now / now.sum()
-    return float(((now - before) * np.log(now / before)).sum())
+def _all_bins(histogram: Histogram) -> NDArray[np.int64]:
+    return np.array([*histogram.counts, histogram.missing, histogram.unseen], dtype=np.int64)
 
 
 ROLES: dict[str, Callable[[Schema], Predictor | Outlier | Drift]] = {

@@ -24,6 +24,7 @@ from modelops_training import (
     parity,
     predictor,
     profiles,
+    variation,
 )
 from modelops_training.errors import DataError
 from modelops_training.inputs import Overrides, Task
@@ -155,6 +156,7 @@ def train(  # noqa: PLR0913  # named settings
     outlier_quantile: float = outlier.QUANTILE,
     bins: int = DEFAULT_BINS,
     reference: Any = None,
+    times: str | None = None,
 ) -> Trained:
     """Train the three models on a frame; a quarter of its rows is held out to measure them.
 
@@ -166,7 +168,8 @@ def train(  # noqa: PLR0913  # named settings
     (see `detectors.fit`), `outlier_quantile` the share of the training rows that are none, `bins`
     the quantile bins per number of the drift detector. `reference` is the whole table where the
     frame is only a sample of it: the drift detector is made of that. It may have any size and be of
-    Parquet files, Arrow, DuckDB or Spark.
+    Parquet files, Arrow, DuckDB or Spark. `times` is the column of dates that tells when each row
+    was, and is no feature: by it is measured how far each feature moves without any drift.
 
     The same frame, settings and seed give the same bytes. Raises DataError for a frame that cannot
     be trained on, and ParityError when the fast form of the trees disagrees with the trees.
@@ -174,6 +177,9 @@ def train(  # noqa: PLR0913  # named settings
     if not 0 < outlier_quantile < 1:
         raise DataError(f"outlier_quantile is {outlier_quantile}; it has to lie between 0 and 1")
     clock = Clock()
+    groups = () if times is None else variation.groups_of(frame, times)
+    if features is None:
+        features = [name for name in frame.columns if name not in {target, times}]
     schema = inputs.describe(
         frame,
         target,
@@ -201,12 +207,15 @@ def train(  # noqa: PLR0913  # named settings
     clock.step("outlier")
 
     # Scores of rows that the trees were fitted to would look surer than any to come.
-    profile = Profile.fit(
-        matrix, schema, bins, scores=scores_of(answers), labels=labels_of(answers, schema)
-    )
+    scores, labels = scores_of(answers), labels_of(answers, schema)
+    profile = Profile.fit(matrix, schema, bins, scores=scores, labels=labels)
     if reference is not None:
         whole = profiles.profile_of(reference, schema, bins)
         profile = replace(profile, features=whole.features, rows=whole.rows)
+    if groups:
+        profile = variation.varied(profile, matrix, groups)
+        told = tuple(each[held] for each in groups)
+        profile = variation.predictions_varied(profile, scores, labels, told)
     clock.step("drift")
 
     rows = parity.choose(frame.iloc[held], schema, seed=SPLIT_SEED)

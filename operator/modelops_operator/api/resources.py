@@ -258,23 +258,33 @@ class Serving(PodSettings):
 
 _WARN_WITHIN_ALERT = (
     Rule(
-        cel="!isQuantity(self.warn) || !isQuantity(self.alert) || "
+        cel="!has(self.warn) || !has(self.alert) || "
+        "!isQuantity(self.warn) || !isQuantity(self.alert) || "
         "quantity(self.warn).compareTo(quantity(self.alert)) <= 0",
         message="warn must not exceed alert",
-        holds=lambda thresholds: thresholds.warn <= thresholds.alert,
+        holds=lambda thresholds: (
+            thresholds.warn is None
+            or thresholds.alert is None
+            or thresholds.warn <= thresholds.alert
+        ),
     ),
 )
 
 
 class DriftThresholds(Fields):
-    """How far a feature may move: bounds on its population stability index (PSI)."""
+    """How far a feature may move: bounds on its population stability index (PSI).
+
+    Where the reference profile tells how far a feature moves by itself, no threshold is below that.
+    """
 
     rules: ClassVar[tuple[Rule, ...]] = _WARN_WITHIN_ALERT
 
-    warn: Annotated[Decimal, DecimalBetween("0", "10", example="0.25")] = Decimal("0.1")
-    """A feature whose PSI is above this is reported as a warning; in quotes, "0.1" if not given."""
-    alert: Annotated[Decimal, DecimalBetween("0", "10", example="0.25")] = Decimal("0.25")
-    """A feature whose PSI is above this sets DriftDetected; in quotes, "0.25" if not given."""
+    warn: Annotated[Decimal, DecimalBetween("0", "10", example="0.25")] | None = None
+    """A feature whose PSI is above this is reported as a warning; in quotes. If not given "0.1", or
+    "0.05" where the reference profile tells how far the feature moves by itself."""
+    alert: Annotated[Decimal, DecimalBetween("0", "10", example="0.25")] | None = None
+    """A feature whose PSI is above this sets DriftDetected; in quotes. If not given "0.25", or
+    "0.1" where the reference profile tells how far the feature moves by itself."""
 
 
 class OutlierThresholds(Fields):
@@ -412,6 +422,13 @@ class FeatureDrift(Lenient):
     """Population stability index, corrected for the sample size."""
     severity: Severity
     """None, Warn or Alert."""
+    threshold: Figure | None = None
+    """The threshold that the PSI was held against."""
+    level: Short | None = None
+    """A category, or the missing or unseen values, that came so much more often that this alone is
+    an alert."""
+    ratio: Figure | None = None
+    """How many times as often as in the reference the level came."""
     lasting: Boolean | None = None
     """Only the last 24 hours show it, and no window of late."""
 
@@ -422,7 +439,7 @@ class DriftHealth(Lenient):
     severity: Severity | None = None
     """None, Warn or Alert."""
     value: Figure | None = None
-    """The largest population stability index of all features."""
+    """The population stability index of the worst feature."""
     threshold: Figure | None = None
     """The threshold that the value was held against."""
     features: Annotated[tuple[FeatureDrift, ...], Field(max_length=10)] = Field(

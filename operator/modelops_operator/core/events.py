@@ -21,10 +21,17 @@ BAD = frozenset(
     {ConditionType.STALLED, ConditionType.DRIFT_DETECTED, ConditionType.OUTLIERS_DETECTED}
 )
 """Worth a warning when they become True."""
-RECOVERING = BAD - {ConditionType.STALLED}
-"""Worth an Event when they are over."""
-NEEDED = frozenset({ConditionType.IMAGE_VERIFIED, ConditionType.AVAILABLE})
+HEALTHY = frozenset({ConditionType.MONITORING_HEALTHY, ConditionType.SERVICE_HEALTHY})
+NEEDED = HEALTHY | {ConditionType.IMAGE_VERIFIED, ConditionType.AVAILABLE}
 """Worth a warning when they become False."""
+RECOVERING: Mapping[str, str] = {
+    ConditionType.DRIFT_DETECTED: "False",
+    ConditionType.OUTLIERS_DETECTED: "False",
+    **dict.fromkeys(HEALTHY, "True"),
+}
+"""Worth an Event when they are over: the status after the opposite one."""
+WARNINGS = frozenset({Reason.DRIFT_WARNING, Reason.OUTLIERS_WARNING})
+"""Worth a warning although nothing is True yet."""
 NO_TROUBLE = frozenset({Reason.NOT_DEPLOYED, Reason.PODS_STARTING, Reason.SCALING})
 """Why pods may be missing without anything being wrong with them."""
 
@@ -62,10 +69,11 @@ def _rollout(previous: Manifest, status: Manifest) -> Iterator[Event]:
 def _transition(
     type_: str, before: Mapping[str, Any], condition: Mapping[str, Any]
 ) -> Iterator[Event]:
-    now = condition["status"]
-    over = now == "False" and type_ in RECOVERING and before.get("status") == "True"
-    trouble = now == "False" and type_ in NEEDED
-    if (trouble and condition["reason"] not in NO_TROUBLE) or (now == "True" and type_ in BAD):
+    now, reason = condition["status"], condition["reason"]
+    changed = {before.get("status"), now} == {"True", "False"}
+    over = changed and RECOVERING.get(type_) == now
+    trouble = now == "False" and type_ in NEEDED and reason not in NO_TROUBLE
+    if trouble or (now == "True" and type_ in BAD) or (reason in WARNINGS and not over):
         yield _event("Warning", condition)
     elif over or (now == "True" and type_ in GOOD):
         yield _event("Normal", condition)

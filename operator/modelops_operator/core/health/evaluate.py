@@ -19,7 +19,6 @@ from modelops_runtime.profile import Profile
 
 from modelops_operator.api.conditions import Condition, ConditionType, timestamp
 from modelops_operator.api.facts import Failure, Role
-from modelops_operator.api.quantities import format_decimal
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import Objectives, Severity
 from modelops_operator.core.findings import bounded, count
@@ -33,7 +32,6 @@ from modelops_operator.core.health.judgement import (
     judge_drift,
     judge_outliers,
     judge_samples,
-    lasting,
     sampled,
 )
 from modelops_operator.core.health.service import Restart
@@ -185,7 +183,7 @@ def _drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
         return Condition(type_, "Unknown", *unknown), {}
     thresholds = scene.watch.monitoring.drift
     verdict = judge_drift(scene.groups.closed, profile, thresholds, scene.history.day())
-    return _drift_condition(verdict, scene), evidence.drift(verdict, thresholds)
+    return _drift_condition(verdict, scene), evidence.drift(verdict)
 
 
 def _drift_condition(verdict: DriftVerdict, scene: Scene) -> Condition:
@@ -196,15 +194,13 @@ def _drift_condition(verdict: DriftVerdict, scene: Scene) -> Condition:
         return _unconfirmed(type_, f"{message}, {judged}")
     moved = [each for each in verdict.features if each.severity is not Severity.NONE]
     worst = ", ".join(_moved(each) for each in moved[:_NAMED])
-    thresholds = scene.watch.monitoring.drift
     if verdict.severity is Severity.ALERT:
-        past = sum(each.severity is Severity.ALERT for each in moved)
-        head = f"{past} of {count(total, 'feature')} moved past {thresholds.alert}"
+        past = [each for each in moved if each.severity is Severity.ALERT]
+        head = f"{len(past)} of {count(total, 'feature')} moved{_past(past)}"
         return Condition(type_, "True", Reason.DRIFT_ALERT, bounded(f"{head}: {worst}; {judged}"))
     if verdict.severity is Severity.WARN:
-        bound = (lasting(thresholds) if verdict.lasting else thresholds).warn
-        head = f"{len(moved)} of {count(total, 'feature')} moved past the warning"
-        message = bounded(f"{head} at {format_decimal(bound)}: {worst}; {judged}")
+        head = f"{len(moved)} of {count(total, 'feature')} moved{_past(moved, 'the warning at ')}"
+        message = bounded(f"{head}: {worst}; {judged}")
         return Condition(type_, "False", Reason.DRIFT_WARNING, message)
     furthest = verdict.features[0]
     message = f"the furthest of {count(total, 'feature')} is {furthest.name}"
@@ -212,9 +208,17 @@ def _drift_condition(verdict: DriftVerdict, scene: Scene) -> Condition:
     return Condition(type_, "False", Reason.NO_DRIFT, bounded(message))
 
 
+def _past(moved: Sequence[FeatureVerdict], which: str = "") -> str:
+    """Tell the thresholds that were passed; a level that came too often is past none."""
+    passed = sorted(each.threshold for each in moved if each.psi > each.threshold)
+    ends = dict.fromkeys(evidence.decimal(each, places=2) for each in (*passed[:1], *passed[-1:]))
+    return f" past {which}{' to '.join(ends)}" if ends else ""
+
+
 def _moved(feature: FeatureVerdict) -> str:
+    surge = f', "{feature.level}" {feature.ratio:.1f} times as often' if feature.level else ""
     over = ", for a day" if feature.lasting else ""
-    return f"{feature.name} (PSI {feature.psi:.2f}{over})"
+    return f"{feature.name} (PSI {feature.psi:.2f}{surge}{over})"
 
 
 def _sampled_drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:

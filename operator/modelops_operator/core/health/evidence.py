@@ -8,18 +8,20 @@ from modelops_runtime.telemetry import LATENCY_EDGES
 
 from modelops_operator.api.conditions import timestamp
 from modelops_operator.api.quantities import format_decimal, format_duration
-from modelops_operator.api.resources import DriftThresholds, Objectives, OutlierThresholds, Severity
+from modelops_operator.api.resources import Objectives, OutlierThresholds, Severity
 from modelops_operator.core.health.judgement import (
     MAJORITY,
     DriftVerdict,
+    FeatureVerdict,
     OutlierVerdict,
     SampledDrift,
-    lasting,
 )
 from modelops_operator.core.health.watch import OutlierReference
 from modelops_operator.core.health.windows import Window
 
 MOST_FEATURES: Final = 10
+LONGEST_LEVEL: Final = 255
+"""Characters that the status has room for."""
 
 
 def stretch(window: Window) -> dict[str, Any]:
@@ -30,24 +32,26 @@ def stretch(window: Window) -> dict[str, Any]:
     }
 
 
-def drift(verdict: DriftVerdict, thresholds: DriftThresholds) -> dict[str, Any]:
+def drift(verdict: DriftVerdict) -> dict[str, Any]:
     """Give the object `status.health.drift`."""
     worst = verdict.features[:MOST_FEATURES]
     return {
         "severity": str(verdict.severity),
-        "value": decimal(max((each.psi for each in worst), default=0.0), places=3),
-        "threshold": format_decimal(
-            _bound(verdict.severity, lasting(thresholds) if verdict.lasting else thresholds)
-        ),
-        "features": [
-            {
-                "name": each.name,
-                "psi": decimal(each.psi, places=3),
-                "severity": str(each.severity),
-                **({"lasting": True} if each.lasting else {}),
-            }
-            for each in worst
-        ],
+        "value": decimal(worst[0].psi, places=3),
+        "threshold": decimal(worst[0].threshold, places=3),
+        "features": [_feature(each) for each in worst],
+    }
+
+
+def _feature(verdict: FeatureVerdict) -> dict[str, Any]:
+    surge = {"level": verdict.level[:LONGEST_LEVEL], "ratio": decimal(verdict.ratio, places=1)}
+    return {
+        "name": verdict.name,
+        "psi": decimal(verdict.psi, places=3),
+        "severity": str(verdict.severity),
+        "threshold": decimal(verdict.threshold, places=3),
+        **(surge if verdict.level else {}),
+        **({"lasting": True} if verdict.lasting else {}),
     }
 
 
@@ -68,7 +72,9 @@ def outliers(
         "severity": str(verdict.severity),
         "rate": decimal(verdict.rate, places=4),
         "reference": decimal(reference.rate, places=4),
-        "threshold": format_decimal(_bound(verdict.severity, thresholds)),
+        "threshold": format_decimal(
+            thresholds.alert if verdict.severity is Severity.ALERT else thresholds.warn
+        ),
     }
 
 
@@ -127,8 +133,3 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1e3:.0f}ms"
     return f"{decimal(seconds, places=1)}s"
-
-
-def _bound(severity: Severity, thresholds: DriftThresholds | OutlierThresholds) -> Decimal:
-    """Give the threshold that was passed, or the first one that was not."""
-    return thresholds.alert if severity is Severity.ALERT else thresholds.warn

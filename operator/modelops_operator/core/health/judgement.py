@@ -1,9 +1,15 @@
 """From groups of windows to severities: significant, large, and seen twice.
 
 A feature has moved when all of this holds: its histogram differs from the reference's
-significantly, among all features (Benjamini-Hochberg on the G test); its PSI is above the
+significantly, among all features (Benjamini-Hochberg on the G test); its PSI is above its
 threshold; it has at least 1,000 rows; and two of the last three groups agree. Recovery takes two
 groups of the last three as well. Nothing is remembered between evaluations.
+
+A reference profile may tell how far each feature moves by itself: by night, on Sundays, from month
+to month. Then its threshold is not below what it reaches by that and by chance, however few the
+rows; smaller moves than elsewhere are told, as they are known to be unusual; and a category that
+comes half as often again as in the reference is an alert, as are missing and unseen values, though
+the PSI of a rare one is small.
 
 Beside these stands the last day, in three sums of eight hours: what is too small for an alarm and
 yet lasts is a warning, by a lower threshold, when two of the three agree. It names that day.
@@ -15,7 +21,7 @@ three. So a value above the threshold and the verdict go together.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from modelops_runtime.profile import FeatureProfile, Profile
@@ -30,25 +36,36 @@ from modelops_operator.core.health.statistics import (
     g_test,
     more_often,
     psi,
+    psi_by_itself,
     rate_ratio,
+    surges,
 )
 from modelops_operator.core.health.watch import OutlierReference
 from modelops_operator.core.health.windows import LABELS, MINIMUM_ROWS, SCORES, Window
 
 FALSE_DISCOVERIES: Final = 0.01
 """Share of the features found to differ in one group that may do so by chance."""
+SIZES: Final = (Decimal("0.1"), Decimal("0.25"))
+"""PSI of a warning and of an alert, where neither the spec nor the reference says more: below 0.1 a
+change is small by convention, above 0.25 large (N. Siddiqi, "Credit Risk Scorecards", 2006)."""
+CALIBRATED_SIZES: Final = (Decimal("0.05"), Decimal("0.1"))
+"""The same where the reference tells how far a feature moves by itself, which is less than this."""
+SURGE: Final = 1.5
+"""So many times as often as in the reference is an alert. It is the warning's ratio for outliers,
+between what nobody minds and twice as often."""
 LASTING: Final = Decimal("0.7")
 """The share of the warning's threshold that holds for a day. A daily rhythm of 0.2 standard
 deviations makes a PSI of at most 0.03 in eight hours, three years in the employment data 0.058."""
 CHANCE: Final = 1e-4
-"""Probability below which an outlier rate is no accident. There is one rate and not dozens of
-features, but the rate-ratio gate alone is a weak one: at 1,000 rows and a reference of 1 %, every
-tenth window has 1.5 times as many by chance."""
+"""Probability below which an outlier rate is no accident, nor a feature further away than it moves
+by itself. The rate-ratio gate alone is a weak one: at 1,000 rows and a reference of 1 %, every
+tenth window has 1.5 times as many outliers by chance."""
 
 MAJORITY: Final = 0.5
 """Share of a group's samples that has to show drift."""
 
 _LEVELS: Final = (Severity.NONE, Severity.WARN, Severity.ALERT)
+_ALERT: Final = len(_LEVELS) - 1
 Levels = NDArray[np.int64]
 """Indices of `_LEVELS`."""
 Compared = tuple[int, FeatureProfile]
@@ -62,8 +79,20 @@ class FeatureVerdict:
     name: str
     psi: float
     severity: Severity
+    bounds: tuple[float, float]
+    """The PSI that is a warning, and the one that is an alert."""
+    level: str = ""
+    """What came so much more often that this alone is an alert: a category, or `missing` or
+    `unseen` values."""
+    ratio: float = 0.0
+    """How many times as often as in the reference the level came."""
     lasting: bool = False
     """Only the last day shows it, and no window of late."""
+
+    @property
+    def threshold(self) -> float:
+        """The bound that was passed, or the first one that was not."""
+        return self.bounds[self.severity is Severity.ALERT]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,26 +148,21 @@ def judge_drift(
 
     `day` has the blocks of the last day. What lasts in there, and no group shows, is a warning.
     """
-    values, levels = _figures(groups, profile, thresholds)
-    verdicts = _agreement(profile, values, levels)
-    past = _figures(day, profile, lasting(thresholds)) if len(day) > 1 else None
-    if past is not None and past[1].any():
-        for each in _agreement(profile, *past).values():
+    found = _compare(groups, profile, thresholds)
+    verdicts = _agreement(profile, found)
+    if len(day) > 1:
+        for each in _agreement(profile, _compare(day, profile, thresholds, LASTING)).values():
             hidden = verdicts[each.name].severity is Severity.NONE
             if hidden and each.severity is not Severity.NONE:
                 verdicts[each.name] = replace(each, severity=Severity.WARN, lasting=True)
-    suspects = [name for name, level in zip(verdicts, levels[0], strict=True) if level]
+    suspected = (found.levels[0] > 0) | (found.surges[0] > 0).any(axis=1)
+    suspects = [name for name, suspect in zip(verdicts, suspected, strict=True) if suspect]
     worst = sorted(
         verdicts.values(), key=lambda each: (-_LEVELS.index(each.severity), -each.psi, each.name)
     )
     return DriftVerdict(
         features=tuple(worst), unconfirmed=tuple(suspects) if len(groups) == 1 else ()
     )
-
-
-def lasting(thresholds: DriftThresholds) -> DriftThresholds:
-    """Give the thresholds for the blocks of a day: the warning at `LASTING` of that for windows."""
-    return thresholds.model_copy(update={"warn": thresholds.warn * LASTING})
 
 
 def judge_outliers(
@@ -204,38 +228,128 @@ def fits(window: Window, profile: Profile) -> bool:
     )
 
 
-def _figures(
-    groups: Sequence[Window], profile: Profile, thresholds: DriftThresholds
-) -> tuple[Figures, Levels]:
-    """Give PSI and levels, each of shape (groups, features)."""
-    features = compared(profile)
-    reference = _matrix([_expected(feature) for _, feature in features.values()])
-    found = [
-        _compare(reference, _observed(group, profile, features, reference.shape[1]), thresholds)
-        for group in groups
-    ]
-    return np.array([values for values, _ in found]), np.array([levels for _, levels in found])
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """A profile in matrices, a row for each feature."""
+
+    counts: Counts
+    """Shape (features, bins)."""
+    variation: Figures
+    """How far each feature moves by itself, shape (features,); 0 where nobody knows."""
+    known: NDArray[np.bool_]
+    """Where somebody does, shape (features,)."""
+    sudden: NDArray[np.bool_]
+    """Where a surge is looked for: categories, missing and unseen values. (features, bins)."""
+
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        features = [feature for _, feature in compared(profile).values()]
+        counts = _matrix([_expected(feature) for feature in features])
+        known = np.array([feature.variation is not None for feature in features], dtype=np.bool_)
+        ends = np.array([[feature.bins] for feature in features])
+        first = np.where([[feature.kind == "category"] for feature in features], 0, ends)
+        places = np.arange(counts.shape[1])
+        return cls(
+            counts=counts,
+            variation=np.array([feature.variation or 0.0 for feature in features]),
+            known=known,
+            sudden=known[:, np.newaxis] & (first <= places) & (places <= ends + 1),
+        )
+
+    def sizes(self, thresholds: DriftThresholds, share: Decimal) -> Figures:
+        """Give the PSI that matters as a warning and as an alert, shape (features, 2)."""
+        usual, calibrated = (_sizes(thresholds, each, share) for each in (SIZES, CALIBRATED_SIZES))
+        return np.where(self.known[:, np.newaxis], calibrated, usual)
 
 
-def _agreement(profile: Profile, values: Figures, levels: Levels) -> dict[str, FeatureVerdict]:
-    """Say for each feature, by its name, what two groups agree on; nothing where there is one."""
-    agreed = _agreed(levels) if len(levels) > 1 else np.zeros_like(levels[0])
-    return {
-        name: FeatureVerdict(name=name, psi=float(value), severity=_LEVELS[level])
-        for name, value, level in zip(compared(profile), _agreed(values), agreed, strict=True)
-    }
+def _sizes(
+    thresholds: DriftThresholds, usual: tuple[Decimal, Decimal], share: Decimal
+) -> tuple[float, float]:
+    """Fill in what the spec leaves out; a given threshold moves the other one out of its way."""
+    warn, alert = thresholds.warn, thresholds.alert
+    if alert is None:
+        alert = usual[1] if warn is None else max(usual[1], warn)
+    if warn is None:
+        warn = min(usual[0], alert)
+    return float(warn * share), float(alert)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Groups against the reference; the first axis is the groups."""
+
+    psi: Figures
+    """Shape (groups, features)."""
+    bounds: Figures
+    """Of a warning and of an alert, shape (groups, features, 2)."""
+    levels: Levels
+    """By the PSI, shape (groups, features)."""
+    surges: Figures
+    """Times as often as in the reference, where that is an alert: (groups, features, bins)."""
 
 
 def _compare(
-    reference: Counts, live: Counts, thresholds: DriftThresholds
-) -> tuple[Figures, Levels]:
+    groups: Sequence[Window],
+    profile: Profile,
+    thresholds: DriftThresholds,
+    share: Decimal = Decimal(1),
+) -> _Comparison:
+    """Hold groups against the reference; `share` of the warning's threshold is enough for one."""
+    reference = _Reference.of(profile)
+    sizes = reference.sizes(thresholds, share)
+    found = [
+        _held(_observed(group, profile, reference.counts.shape[1]), reference, sizes)
+        for group in groups
+    ]
+    return _Comparison(*(np.array(column) for column in zip(*found, strict=True)))
+
+
+def _held(
+    live: Counts, reference: _Reference, sizes: Figures
+) -> tuple[Figures, Figures, Levels, Figures]:
+    """Hold one group against the reference; gives what `_Comparison` has, of one group."""
     enough = live.sum(axis=1) >= MINIMUM_ROWS
-    values = np.where(enough, psi(reference, live), 0.0)
     significant = np.zeros(len(enough), dtype=np.bool_)
-    p = g_test(reference[enough], live[enough])
+    p = g_test(reference.counts[enough], live[enough])
     significant[enough] = benjamini_hochberg(p, FALSE_DISCOVERIES)
-    bounds = [float(thresholds.warn), float(thresholds.alert)]
-    return values, np.where(significant, np.searchsorted(bounds, values, side="left"), 0)
+    values = np.where(enough, psi(reference.counts, live), 0.0)
+    bounds, surged = sizes, np.zeros(live.shape)
+    if reference.known.any():
+        against = reference.counts, live, reference.variation, CHANCE
+        by_itself = np.where(reference.known, psi_by_itself(*against), 0.0)
+        bounds = np.maximum(sizes, by_itself[:, np.newaxis])
+        ratios = surges(*against)
+        alarming = reference.sudden & significant[:, np.newaxis] & (ratios >= SURGE)
+        surged = np.where(alarming, ratios, 0.0)
+    levels = np.where(significant, (values[:, np.newaxis] > bounds).sum(axis=1), 0)
+    return values, bounds, levels, surged
+
+
+def _agreement(profile: Profile, found: _Comparison) -> dict[str, FeatureVerdict]:
+    """Say for each feature, by its name, what two groups agree on; nothing where there is one."""
+    values, levels, ratios = (_agreed(each) for each in (found.psi, found.levels, found.surges))
+    alone, bounds = len(found.psi) == 1, found.bounds.min(axis=0).tolist()
+    verdicts = {}
+    for row, (name, (_, feature)) in enumerate(compared(profile).items()):
+        most = int(ratios[row].argmax())
+        surged = ratios[row, most] > 0
+        level = _ALERT if surged else int(levels[row])
+        verdicts[name] = FeatureVerdict(
+            name=name,
+            psi=float(values[row]),
+            severity=_LEVELS[0 if alone else level],
+            bounds=tuple(bounds[row]),
+            level=_named(feature, most) if surged else "",
+            ratio=float(ratios[row, most]),
+        )
+    return verdicts
+
+
+def _named(feature: FeatureProfile, place: int) -> str:
+    """Name a bin in which a surge is looked for."""
+    if place >= feature.bins:
+        return ("missing", "unseen")[place - feature.bins]
+    return feature.levels[place]
 
 
 def _outlier_level(
@@ -257,12 +371,11 @@ def _expected(feature: FeatureProfile) -> Counts:
     return np.array([*feature.counts, feature.missing, feature.unseen], dtype=np.int64)
 
 
-def _observed(
-    group: Window, profile: Profile, features: Mapping[str, Compared], width: int
-) -> Counts:
+def _observed(group: Window, profile: Profile, width: int) -> Counts:
     """Lay out a group's counts as the reference's are; what was counted otherwise is left out."""
+    features = compared(profile).values()
     rows = np.zeros((len(features), width), dtype=np.int64)
-    for row, (index, feature) in enumerate(features.values()):
+    for row, (index, feature) in enumerate(features):
         counts = group.histograms.get((profile.edges_hash, index))
         if counts is not None and len(counts) == len(feature.counts) + 2:
             rows[row, : len(counts)] = counts

@@ -56,6 +56,12 @@ class Feature:
     name: str
     psi: float
     severity: Severity
+    bounds: tuple[float, float]
+    """The PSI that is a warning, and the one that is an alert."""
+    level: str
+    """What came so much more often that this alone is an alert, or empty."""
+    ratio: float
+    """How many times as often as in the reference the level came."""
     lasting: bool
     """Only the last day shows it: the bins are those of the windows of late."""
     bins: tuple[Bin, ...]
@@ -143,6 +149,9 @@ def _features(
                 name=verdict.name,
                 psi=verdict.psi,
                 severity=verdict.severity,
+                bounds=verdict.bounds,
+                level=verdict.level,
+                ratio=verdict.ratio,
                 lasting=verdict.lasting,
                 bins=tuple(_bins(reference, counts)),
             )
@@ -217,7 +226,7 @@ def _drift(
             title=f"PSI of {feature.name}",
             told=lambda value: f"{value:.2f}",
             points=tuple((group, values[feature.name]) for group, values in judged),
-            bounds=(float(thresholds.warn), float(thresholds.alert)),
+            bounds=feature.bounds,
         )
 
 

@@ -10,14 +10,13 @@ here. Guard bins, missing values and unseen categories are bins like all others.
 from typing import Final
 
 import numpy as np
+from modelops_runtime.profile import PRIOR
 from numpy.typing import NDArray
-from scipy.special import betaln, chdtrc
+from scipy.special import betaln, chdtrc, ndtri
 
 Counts = NDArray[np.int64]
 Figures = NDArray[np.float64]
 
-PRIOR: Final = 0.5
-"""Jeffreys' pseudo-count for each bin, so that an empty bin has a share."""
 _TAIL_TERMS: Final = 65_536
 """Terms of a hypergeometric tail that are summed: 40 standard deviations at 10 million hits."""
 
@@ -47,6 +46,63 @@ def psi(reference: Counts, live: Counts) -> Figures:
     bias = np.maximum(bins - 1, 0) * (1 / np.maximum(n, 1) + 1 / np.maximum(m, 1))
     corrected: Figures = np.where(known, np.maximum(raw - bias, 0.0), 0.0)
     return corrected
+
+
+def psi_by_itself(reference: Counts, live: Counts, variation: Figures, chance: float) -> Figures:
+    """Give the PSI, as `psi` corrects it, that live rows exceed with probability `chance`.
+
+    The rows are taken to be as far from the reference as it is from itself at times: `variation` is
+    a PSI for each feature. Near the reference, PSI / (1/n + 1/m) is noncentral chi-squared with
+    B - 1 degrees of freedom and the noncentrality variation / (1/n + 1/m) (W. G. Cochran, "The
+    chi-squared test of goodness of fit", Annals of Mathematical Statistics 23, 1952, for Pearson's
+    sum, from which PSI does not differ in the limit).
+
+    A feature without rows on either side has 0.
+    """
+    bins = ((reference > 0) | (live > 0)).sum(axis=1)
+    spread = _spread(reference, live)
+    freedom = np.maximum(bins - 1, 0)
+    bound = noncentral_bound(np.maximum(freedom, 1), variation / np.maximum(spread, 1e-300), chance)
+    return np.maximum(np.where(spread > 0, (bound - freedom) * spread, 0.0), 0.0)
+
+
+def surges(reference: Counts, live: Counts, variation: Figures, chance: float) -> Figures:
+    """Say of each bin how many times as often as in the reference it is met; 0 if that is nothing.
+
+    It is nothing unless the bin, held against all the others together, is further from the
+    reference than it comes with probability `chance`: `psi_by_itself` with two bins, which the
+    feature's `variation` bounds as well, since merging bins never makes a PSI larger (S. Kullback,
+    R. A. Leibler, "On information and sufficiency", Annals of Mathematical Statistics 22, 1951).
+    Shape (features, bins).
+    """
+    n, m = _column(reference.sum(axis=1)), _column(live.sum(axis=1))
+    p, q = (reference + PRIOR) / (n + 2 * PRIOR), (live + PRIOR) / (m + 2 * PRIOR)
+    apart = (q - p) * np.log(q * (1 - p) / (p * (1 - q)))
+    spread = _spread(reference, live)
+    bound = noncentral_bound(1, variation / np.maximum(spread, 1e-300), chance) * spread
+    more: NDArray[np.bool_] = (q > p) & (apart > _column(bound)) & (n > 0) & (m > 0)
+    return np.where(more, q / p, 0.0)
+
+
+def noncentral_bound(freedom: Counts | int, noncentrality: Figures, chance: float) -> Figures:
+    """Give what a noncentral chi-squared variable exceeds with probability `chance`.
+
+    For f degrees of freedom and the noncentrality c, (value / (f + c))^h is nearly normal, with
+
+        h = 1 - 2 (f + c) (f + 3 c) / 3 (f + 2 c)^2,  p = (f + 2 c) / (f + c)^2,  m = (h - 1)(1 - 3 h),
+        mean 1 + h p (h - 1 - (2 - h) m p / 2),  variance 2 h^2 p (1 + m p / 2)
+
+    (M. Sankaran, "Approximations to the non-central chi-square distribution", Biometrika 50, 1963):
+    within 3 % of the exact bound, 7 % for one degree of freedom and no noncentrality, in a quarter of
+    the time.
+    """
+    centre, wide = freedom + noncentrality, freedom + 2 * noncentrality
+    h = 1 - 2 * centre * (freedom + 3 * noncentrality) / (3 * wide**2)
+    p, m = wide / centre**2, (h - 1) * (1 - 3 * h)
+    mean = 1 + h * p * (h - 1 - (2 - h) * m * p / 2)
+    deviation = h * np.sqrt(2 * p * (1 + m * p / 2))
+    bound: Figures = centre * (mean + ndtri(1 - chance) * deviation) ** (1 / h)
+    return bound
 
 
 def g_test(reference: Counts, live: Counts) -> Figures:
@@ -117,6 +173,13 @@ def rate_ratio(hits: int, rows: int, *, reference_hits: int, reference_rows: int
     """
     live = (hits + PRIOR) / (rows + 1)
     return live / ((reference_hits + PRIOR) / (reference_rows + 1))
+
+
+def _spread(reference: Counts, live: Counts) -> Figures:
+    """`1/n + 1/m` of each feature; 0 where a side has no rows."""
+    n, m = reference.sum(axis=1), live.sum(axis=1)
+    known = (n > 0) & (m > 0)
+    return np.where(known, 1 / np.maximum(n, 1) + 1 / np.maximum(m, 1), 0.0)
 
 
 def _column(figures: NDArray[np.float64] | Counts) -> Figures:

@@ -202,6 +202,9 @@ class Profile:
         columns = [each.place(matrix[:, index]) for index, each in enumerate(self.features)]
         return np.stack(columns, axis=1)
 
+    def __hash__(self) -> int:
+        return hash(self.edges_hash)
+
     @cached_property
     def edges_hash(self) -> str:
         """Name the bins: histograms with the same hash may be added. 16 hexadecimal digits."""

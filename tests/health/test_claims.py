@@ -1,6 +1,7 @@
 """The claims about false alarms and power, on a small scale and with fixed seeds."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -129,3 +130,108 @@ def test_what_breaks_is_alarmed_in_the_second_window(name: str, change: object) 
     _, second = verdicts(broken(), profile, 2)
     assert second.severity is Severity.ALERT, name
     assert [each.name for each in second.features if each.severity is not Severity.NONE] == ["x0"]
+
+
+def moving(profile: Profile, variation: float) -> Profile:
+    """Tell how far each feature moves by itself."""
+    features = (replace(feature, variation=variation) for feature in profile.features)
+    return replace(profile, features=tuple(features))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_half_a_standard_deviation_is_an_alert_where_that_is_known_to_be_unusual(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    profile = moving(reference(random), 0.04)
+    first, second = verdicts(windows(random, profile, 1000, shift=0.5), profile, 2)
+    assert first.unconfirmed == ("x0",)
+    assert second.severity is Severity.ALERT
+    worst, other = second.features[:2]
+    assert (worst.name, other.severity) == ("x0", Severity.NONE)
+    assert 0.1 <= worst.threshold < worst.psi
+
+
+def test_what_moves_far_by_itself_is_no_drift_until_it_moves_further() -> None:
+    random = np.random.default_rng(8)
+    plain = reference(random)
+    nightly = moving(plain, 0.8)  # a shift of about 0.9 standard deviations
+    for profile, shift, severity in [
+        (plain, 0.9, Severity.ALERT),
+        (nightly, 0.9, Severity.NONE),
+        (nightly, 1.3, Severity.ALERT),
+    ]:
+        *_, last = verdicts(windows(random, profile, 1000, shift=shift), profile, 3)
+        assert last.severity is severity, shift
+
+
+def test_few_rows_take_more_than_many() -> None:
+    random = np.random.default_rng(9)
+    profile = moving(reference(random), 0.09)
+    thresholds = []
+    for rows in (1000, 5000, 100_000):
+        *_, last = verdicts(windows(random, profile, rows), profile, 2)
+        thresholds.append(last.features[0].bounds[1])
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert 0.1 <= thresholds[-1] < 0.11
+    assert thresholds[0] > 0.15
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
+def test_a_category_that_doubles_its_share_is_an_alert_that_names_it(share: float) -> None:
+    random = np.random.default_rng(11)
+    before, after = ([each, *[(1 - each) / 4] * 4] for each in (share, 2 * share))
+    feature = FeatureProfile(
+        name="colour",
+        kind="category",
+        levels=("red", "green", "blue", "white", "black"),
+        counts=tuple(int(n) for n in random.multinomial(100_000, before)),
+        variation=0.001,
+    )
+    profile = Profile(features=(feature,), rows=100_000)
+    groups = [
+        Window(
+            start=START,
+            end=START + WINDOW,
+            rows=1000,
+            histograms={(profile.edges_hash, 0): np.r_[random.multinomial(1000, after), 0, 0]},
+        )
+        for _ in range(3)
+    ]
+    verdict = judge_drift(groups, profile, THRESHOLDS)
+    assert verdict.severity is Severity.ALERT
+    assert verdict.features[0].level == "red"
+    assert 1.5 <= verdict.features[0].ratio < 2.5
+    assert judge_drift(groups[:1], profile, THRESHOLDS).unconfirmed == ("colour",)
+    blind = Profile(features=(replace(feature, variation=None),), rows=100_000)
+    assert judge_drift(groups, blind, THRESHOLDS).severity is not Severity.ALERT
+
+
+def test_missing_values_that_become_three_times_as_many_are_an_alert() -> None:
+    random = np.random.default_rng(12)
+    profile = moving(reference(random), 0.001)
+    gaps = replace(profile.features[0], missing=1000)
+    profile = replace(profile, features=(gaps, *profile.features[1:]))
+
+    def holed() -> Iterator[Window]:
+        for window in windows(random, profile, 2000):
+            key = (profile.edges_hash, 0)
+            counts = window.histograms[key] + np.r_[np.zeros(len(shares())), 60, 0].astype(int)
+            yield replace(window, histograms={**window.histograms, key: counts})
+
+    _, second = verdicts(holed(), profile, 2)
+    assert (second.severity, second.features[0].level) == (Severity.ALERT, "missing")
+
+
+def test_given_thresholds_are_kept_and_the_others_filled_in() -> None:
+    random = np.random.default_rng(13)
+    profile = moving(reference(random), 0.0)
+    groups = list(islice(windows(random, profile, 100_000), 2))
+
+    def bounds(**given: str) -> tuple[float, float]:
+        thresholds = DriftThresholds.model_validate(given)
+        return judge_drift(groups, profile, thresholds).features[0].bounds
+
+    assert bounds() == (0.05, 0.1)
+    assert bounds(alert="0.3") == (0.05, 0.3)
+    assert bounds(alert="0.02") == (0.02, 0.02)
+    assert bounds(warn="0.2") == (0.2, 0.2)
+    assert bounds(warn="0.2", alert="0.4") == (0.2, 0.4)

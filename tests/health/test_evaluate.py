@@ -181,6 +181,33 @@ def test_thresholds_are_the_users() -> None:
     assert drift_of([WARN, WARN], monitoring=shy).reason == Reason.DRIFT_ALERT
 
 
+def test_a_category_that_surges_is_told_with_its_name() -> None:
+    counts = (40_000, 40_000, 15_000, 5_000)
+    levels = ("a", "b", "c", "d" * 300)
+    feature = FeatureProfile(
+        name="shop", kind="category", levels=levels, counts=counts, variation=0.0
+    )
+    profile = Profile(features=(feature,), rows=100_000)
+    lines = [
+        line(
+            window=number,
+            rows=2000,
+            requests=2000,
+            edges=profile.edges_hash,
+            features={0: Histogram((760, 760, 260, 220))},
+        )
+        for number in range(2)
+    ]
+    health = evaluate(told(lines, windows=2), watch(drift=profile), after(2))
+    DeploymentHealth.model_validate(health.evidence)
+    found = condition(health, DRIFT)
+    assert (found.status, found.reason) == ("True", Reason.DRIFT_ALERT)
+    assert found.message.startswith('1 of 1 feature moved: shop (PSI 0.05, "ddd')
+    assert '" 2.2 times as often)' in found.message
+    (told_of,) = health.evidence["drift"]["features"]
+    assert (told_of["level"], told_of["ratio"]) == ("d" * 255, "2.2")
+
+
 def test_evidence_has_the_shape_of_the_status() -> None:
     lines = [
         traffic(number, shift=ALERT, outliers=20, errors={"5xx": 2}, latency=((25, 1990), (31, 10)))
@@ -195,7 +222,13 @@ def test_evidence_has_the_shape_of_the_status() -> None:
     assert health.evidence["rows"] == 4000
     drift = health.evidence["drift"]
     assert (drift["severity"], drift["threshold"]) == ("Alert", "0.25")
-    assert drift["features"][0] == {"name": "x0", "psi": drift["value"], "severity": "Alert"}
+    assert drift["features"][0] == {
+        "name": "x0",
+        "psi": drift["value"],
+        "severity": "Alert",
+        "threshold": "0.25",
+    }
+    assert drift["features"][1]["threshold"] == "0.1"
     assert len(drift["features"]) == 5
     assert health.evidence["outliers"] == {
         "severity": "None",

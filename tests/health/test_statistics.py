@@ -10,13 +10,17 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from modelops_operator.core.health.statistics import (
-    PRIOR,
     benjamini_hochberg,
     g_test,
     more_often,
+    noncentral_bound,
     psi,
+    psi_by_itself,
     rate_ratio,
+    surges,
 )
+from modelops_runtime.profile import PRIOR
+from modelops_runtime.profile import psi as plain_psi
 from scipy import stats
 
 pytestmark = pytest.mark.unit
@@ -225,3 +229,55 @@ def test_rate_ratio() -> None:
     )
     assert rate_ratio(0, 0, reference_hits=0, reference_rows=0) == 1
     assert math.isfinite(rate_ratio(10, 10, reference_hits=0, reference_rows=10**9))
+
+
+@pytest.mark.parametrize("chance", [1e-4, 1e-3])
+@pytest.mark.parametrize("freedom", [1, 4, 21, 60])
+@pytest.mark.parametrize("noncentrality", [0.0, 1.0, 40.0, 2000.0])
+def test_the_noncentral_bound_is_near_the_exact_one(
+    chance: float, freedom: int, noncentrality: float
+) -> None:
+    exact = stats.ncx2.isf(chance, freedom, max(noncentrality, 1e-9))
+    found = float(noncentral_bound(freedom, np.array(noncentrality), chance))
+    assert found == pytest.approx(exact, rel=0.075 if freedom == 1 and not noncentrality else 0.03)
+
+
+CHANCE = 0.01
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("rows", [1000, 15_000])
+def test_what_moves_by_itself_is_beyond_its_bound_by_chance_only(shift: float, rows: int) -> None:
+    random, trials = np.random.default_rng(rows), 4000
+    edges = stats.norm.ppf(np.linspace(0, 1, 21)[1:-1])
+    at = [np.diff(stats.norm.cdf([-np.inf, *edges, np.inf], each)) for each in (0.0, shift)]
+    far = float(((at[1] - at[0]) * np.log(at[1] / at[0])).sum())
+    reference = random.multinomial(100_000, at[0], size=trials)
+    live = random.multinomial(rows, at[1], size=trials)
+    bound = psi_by_itself(reference, live, np.full(trials, far), CHANCE)
+    beyond = int((psi(reference, live) > bound).sum())
+    assert CHANCE / 3 < beyond / trials < CHANCE * 2.5
+
+
+@pytest.mark.parametrize("variation", [0.0, 0.01])
+def test_surges_are_those_of_two_bins_by_brute_force(variation: float) -> None:
+    random = np.random.default_rng(3)
+    reference = random.multinomial(50_000, [0.5, 0.3, 0.15, 0.05], size=20)
+    live = random.multinomial(1000, [0.45, 0.25, 0.2, 0.1], size=20)
+    found = surges(reference, live, np.full(20, variation), CHANCE)
+    spread = 1 / 50_000 + 1 / 1000
+    bound = stats.ncx2.isf(CHANCE, 1, max(variation / spread, 1e-9)) * spread
+    for row, bin_ in np.ndindex(found.shape):
+        before, now = int(reference[row, bin_]), int(live[row, bin_])
+        apart = plain_psi(np.array([before, 50_000 - before]), np.array([now, 1000 - now]))
+        ratio = ((now + PRIOR) / 1001) / ((before + PRIOR) / 50_001)
+        if abs(apart / bound - 1) > 0.08:  # else the approximate bound may decide otherwise
+            assert found[row, bin_] == pytest.approx(
+                ratio if ratio > 1 and apart > bound else 0.0, rel=1e-9
+            )
+
+
+def test_nothing_is_known_of_features_without_rows() -> None:
+    sides = one([5, 5], [0, 0])
+    assert psi_by_itself(*sides, np.zeros(1), CHANCE).tolist() == [0]
+    assert surges(*sides, np.zeros(1), CHANCE).tolist() == [[0, 0]]

@@ -221,3 +221,21 @@ def test_refuses_what_is_no_profile(change: dict[str, object], message: str) -> 
     content = orjson.loads(Profile.fit(np.zeros((1, 2)), SCHEMA).to_json())
     with pytest.raises(ProfileError, match=message):
         Profile.from_json(orjson.dumps(content | change))
+
+
+def test_how_far_features_move_by_themselves_is_kept_and_not_needed() -> None:
+    matrix = np.array([[0.0, 0], [1.0, 1], [2.0, 1]])
+    plain = Profile.fit(matrix, SCHEMA, scores=matrix[:, 0])
+    assert b"variations" not in plain.to_json()
+    age, sex = plain.features
+    told = replace(plain, features=(replace(age, variation=0.03), sex))
+    assert Profile.from_json(told.to_json()) == told
+    assert Profile.from_json(told.to_json()).features[1].variation is None
+    assert told.edges_hash == plain.edges_hash
+    # Those who do not know of it read all else as before.
+    content = orjson.loads(told.to_json())
+    assert content.pop("variations") == {"features": [0.03, None], "scores": None, "labels": None}
+    assert orjson.dumps(content, option=orjson.OPT_INDENT_2) == plain.to_json()
+    for broken in ({"features": [0.1]}, {"features": ["far", None]}, [1]):
+        with pytest.raises(ProfileError, match="not a reference profile"):
+            Profile.from_json(orjson.dumps(content | {"variations": broken}))

@@ -41,7 +41,7 @@ def groups_of(frame: pd.DataFrame, times: str) -> tuple[Groups, ...]:
     utc = pd.to_datetime(column, utc=True)
     stretches = pd.qcut(utc, STRETCHES, labels=False, duplicates="drop")
     return tuple(
-        each.fillna(-1).to_numpy(np.int64) for each in (utc.dt.hour, utc.dt.dayofweek, stretches)
+        each.fillna(-1).to_numpy(np.int64) for each in (utc.dt.hour, utc.dt.day_of_week, stretches)
     )
 
 

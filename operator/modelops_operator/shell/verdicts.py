@@ -1,9 +1,11 @@
 """The verdicts as Prometheus metrics: live figures, where the status has rounded ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import REGISTRY, Counter, Gauge
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from modelops_operator.adapters.telemetry import Reading
 from modelops_operator.api.conditions import ConditionType
@@ -48,6 +50,41 @@ _LEFT_OUT: Final = Counter(
 _LEVELS: Final = {"True": 1, "False": 0, "Unknown": -1}
 
 
+class _Features(Collector):
+    """The worst features of each model, at most ten, made anew for each scrape.
+
+    A gauge would keep a kilobyte for each of them, and those that are no more among the worst.
+    """
+
+    def __init__(self) -> None:
+        self.shown: dict[Series, Mapping[str, Any]] = {}
+        """`status.health.drift` by series."""
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Name what is collected."""
+        labels = (*_LABELS, "feature")
+        yield GaugeMetricFamily(
+            "modelops_feature_psi", "PSI of the features that moved furthest.", labels=labels
+        )
+        yield GaugeMetricFamily(
+            "modelops_feature_psi_threshold", "What the PSI is held against.", labels=labels
+        )
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Give what the last verdicts say."""
+        psi, threshold = self.describe()
+        for series, drift in list(self.shown.items()):
+            for feature in drift.get("features") or ():
+                labels = (*series, feature["name"])
+                psi.add_metric(labels, float(feature["psi"]))
+                threshold.add_metric(labels, float(feature["threshold"]))
+        yield from (psi, threshold)
+
+
+_FEATURES: Final = _Features()
+REGISTRY.register(_FEATURES)
+
+
 def export(series: Series, health: Health) -> None:
     """Show a verdict."""
     for condition in health.conditions:
@@ -60,6 +97,7 @@ def export(series: Series, health: Health) -> None:
             gauge.remove(*series)
         else:
             gauge.labels(*series).set(float(figure))
+    _FEATURES.shown[series] = _find(health.evidence, ("drift",)) or {}
 
 
 def count_left_out(series: Series, reading: Reading) -> None:
@@ -74,6 +112,7 @@ def withdraw(series: Series) -> None:
         _LEFT_OUT.remove(*series, cause)
     for gauge in (*_CONDITIONS.values(), *_FIGURES.values()):
         gauge.remove(*series)
+    _FEATURES.shown.pop(series, None)
 
 
 def _find(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:

@@ -16,7 +16,15 @@ from modelops_operator.core.health.statistics import Counts
 Key = tuple[str, int]
 """The hash of the edges that were counted against, and the index of the feature, or `SCORES`, or
 `LABELS`."""
-_Layout = Mapping[Key, slice]
+Places = tuple[tuple[Key, int], ...]
+"""Keys, each with its number of bins."""
+
+
+class _Layout(dict[Key, slice]):
+    """Where each histogram is; there is one object for all windows of a model."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
 
 
 class Histograms(Mapping[Key, Counts]):
@@ -53,6 +61,15 @@ class Histograms(Mapping[Key, Counts]):
         total._pack(self._counts.astype(np.int64) + other._counts)
         return total
 
+    def rows(self, places: Places, width: int) -> Counts:
+        """Lay histograms out as rows, filled up with zeros to `width` bins.
+
+        The row of one that is not there, or has another number of bins, is all zeros.
+        """
+        index = _index(self._layout, places, width)
+        counts = np.append(self._counts, 0)[index]
+        return counts.astype(np.int64)
+
     def _pack(self, counts: Counts) -> None:
         self._counts: Counts = counts.astype(np.min_scalar_type(counts.max(initial=0)))
 
@@ -61,10 +78,22 @@ _NONE: Final = np.zeros(0, dtype=np.int64)
 
 
 @lru_cache(maxsize=4096)
-def _layout(sizes: tuple[tuple[Key, int], ...]) -> _Layout:
-    """Say where each histogram is: one object for all windows of a model."""
+def _layout(sizes: Places) -> _Layout:
     ends = accumulate((size for _, size in sizes), initial=0)
-    return {key: slice(*place) for (key, _), place in zip(sizes, pairwise(ends), strict=True)}
+    return _Layout(
+        {key: slice(*place) for (key, _), place in zip(sizes, pairwise(ends), strict=True)}
+    )
+
+
+@lru_cache(maxsize=4096)
+def _index(layout: _Layout, places: Places, width: int) -> Counts:
+    """Say where in the packed counts each cell of `rows` is; -1, behind their end, for a zero."""
+    index = np.full((len(places), width), -1)
+    for row, (key, size) in zip(index, places, strict=True):
+        place = layout.get(key, slice(0))
+        if place.stop - (place.start or 0) == size:
+            row[:size] = np.arange(place.start, place.stop)
+    return index
 
 
 def packed(histograms: Mapping[Key, Counts]) -> Histograms:

@@ -19,8 +19,9 @@ three. So a value above the threshold and the verdict go together.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ from modelops_runtime.telemetry import NO_VERDICT
 from numpy.typing import NDArray
 
 from modelops_operator.api.resources import DriftThresholds, OutlierThresholds, Severity
+from modelops_operator.core.health.histograms import Places, packed
 from modelops_operator.core.health.statistics import (
     Counts,
     Figures,
@@ -148,14 +150,16 @@ def judge_drift(
 
     `day` has the blocks of the last day. What lasts in there, and no group shows, is a warning.
     """
-    found = _compare(groups, profile, thresholds)
-    verdicts = _agreement(profile, found)
-    if len(day) > 1:
-        for each in _agreement(profile, _compare(day, profile, thresholds, LASTING)).values():
+    blocks = day if len(day) > 1 else ()
+    found = _compare([*groups, *blocks], len(groups), profile, thresholds)
+    late, past = found.part(slice(len(groups))), found.part(slice(len(groups), None))
+    verdicts = _agreement(profile, late)
+    if blocks:
+        for each in _agreement(profile, past).values():
             hidden = verdicts[each.name].severity is Severity.NONE
             if hidden and each.severity is not Severity.NONE:
                 verdicts[each.name] = replace(each, severity=Severity.WARN, lasting=True)
-    suspected = (found.levels[0] > 0) | (found.surges[0] > 0).any(axis=1)
+    suspected = (late.levels[0] > 0) | (late.surges[0] > 0).any(axis=1)
     suspects = [name for name, suspect in zip(verdicts, suspected, strict=True) if suspect]
     worst = sorted(
         verdicts.values(), key=lambda each: (-_LEVELS.index(each.severity), -each.psi, each.name)
@@ -203,6 +207,7 @@ def sampled(groups: Sequence[Window], role: str) -> tuple[Window, ...]:
     )
 
 
+@lru_cache(maxsize=1024)
 def compared(profile: Profile) -> Mapping[str, Compared]:
     """Name what is compared: features, scores and predicted classes, each by a name of its own."""
     found = {each.name: (index, each) for index, each in enumerate(profile.features)}
@@ -232,6 +237,8 @@ def fits(window: Window, profile: Profile) -> bool:
 class _Reference:
     """A profile in matrices, a row for each feature."""
 
+    places: Places
+    """Where a window has the same."""
     counts: Counts
     """Shape (features, bins)."""
     variation: Figures
@@ -242,6 +249,7 @@ class _Reference:
     """Where a surge is looked for: categories, missing and unseen values. (features, bins)."""
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def of(cls, profile: Profile) -> Self:
         features = [feature for _, feature in compared(profile).values()]
         counts = _matrix([_expected(feature) for feature in features])
@@ -250,6 +258,10 @@ class _Reference:
         first = np.where([[feature.kind == "category"] for feature in features], 0, ends)
         places = np.arange(counts.shape[1])
         return cls(
+            places=tuple(
+                ((profile.edges_hash, index), len(feature.counts) + 2)
+                for index, feature in compared(profile).values()
+            ),
             counts=counts,
             variation=np.array([feature.variation or 0.0 for feature in features]),
             known=known,
@@ -287,42 +299,50 @@ class _Comparison:
     surges: Figures
     """Times as often as in the reference, where that is an alert: (groups, features, bins)."""
 
+    def part(self, groups: slice) -> "_Comparison":
+        """Give some of the groups."""
+        return _Comparison(*(getattr(self, each.name)[groups] for each in fields(self)))
+
 
 def _compare(
-    groups: Sequence[Window],
-    profile: Profile,
-    thresholds: DriftThresholds,
-    share: Decimal = Decimal(1),
+    windows: Sequence[Window], late: int, profile: Profile, thresholds: DriftThresholds
 ) -> _Comparison:
-    """Hold groups against the reference; `share` of the warning's threshold is enough for one."""
+    """Hold windows against the reference, all features of all of them at once.
+
+    The first `late` ones are of late; for the others `LASTING` of the warning is enough.
+    """
     reference = _Reference.of(profile)
-    sizes = reference.sizes(thresholds, share)
-    found = [
-        _held(_observed(group, profile, reference.counts.shape[1]), reference, sizes)
-        for group in groups
-    ]
-    return _Comparison(*(np.array(column) for column in zip(*found, strict=True)))
-
-
-def _held(
-    live: Counts, reference: _Reference, sizes: Figures
-) -> tuple[Figures, Figures, Levels, Figures]:
-    """Hold one group against the reference; gives what `_Comparison` has, of one group."""
+    shape = len(windows), *reference.counts.shape
+    live = np.concatenate(
+        [packed(each.histograms).rows(reference.places, shape[-1]) for each in windows]
+    )
+    known, sudden, variation, counts = (
+        np.concatenate([each] * len(windows))
+        for each in (reference.known, reference.sudden, reference.variation, reference.counts)
+    )
+    sizes = np.concatenate(
+        [
+            reference.sizes(thresholds, Decimal(1) if place < late else LASTING)
+            for place in range(len(windows))
+        ]
+    )
     enough = live.sum(axis=1) >= MINIMUM_ROWS
-    significant = np.zeros(len(enough), dtype=np.bool_)
-    p = g_test(reference.counts[enough], live[enough])
-    significant[enough] = benjamini_hochberg(p, FALSE_DISCOVERIES)
-    values = np.where(enough, psi(reference.counts, live), 0.0)
+    p = np.where(enough, g_test(counts, live), 1.0).reshape(shape[:2])
+    significant = np.concatenate([benjamini_hochberg(each, FALSE_DISCOVERIES) for each in p])
+    values = np.where(enough, psi(counts, live), 0.0)
     bounds, surged = sizes, np.zeros(live.shape)
-    if reference.known.any():
-        against = reference.counts, live, reference.variation, CHANCE
-        by_itself = np.where(reference.known, psi_by_itself(*against), 0.0)
+    if known.any():
+        by_itself = np.where(known, psi_by_itself(counts, live, variation, CHANCE), 0.0)
         bounds = np.maximum(sizes, by_itself[:, np.newaxis])
-        ratios = surges(*against)
-        alarming = reference.sudden & significant[:, np.newaxis] & (ratios >= SURGE)
-        surged = np.where(alarming, ratios, 0.0)
+        ratios = surges(counts, live, variation, CHANCE)
+        surged = np.where(sudden & significant[:, np.newaxis] & (ratios >= SURGE), ratios, 0.0)
     levels = np.where(significant, (values[:, np.newaxis] > bounds).sum(axis=1), 0)
-    return values, bounds, levels, surged
+    return _Comparison(
+        psi=values.reshape(shape[:2]),
+        bounds=bounds.reshape(*shape[:2], 2),
+        levels=levels.reshape(shape[:2]),
+        surges=surged.reshape(shape),
+    )
 
 
 def _agreement(profile: Profile, found: _Comparison) -> dict[str, FeatureVerdict]:
@@ -369,17 +389,6 @@ def _agreed(figures: NDArray[np.float64] | Levels) -> NDArray[np.float64]:
 
 def _expected(feature: FeatureProfile) -> Counts:
     return np.array([*feature.counts, feature.missing, feature.unseen], dtype=np.int64)
-
-
-def _observed(group: Window, profile: Profile, width: int) -> Counts:
-    """Lay out a group's counts as the reference's are; what was counted otherwise is left out."""
-    features = compared(profile).values()
-    rows = np.zeros((len(features), width), dtype=np.int64)
-    for row, (index, feature) in enumerate(features):
-        counts = group.histograms.get((profile.edges_hash, index))
-        if counts is not None and len(counts) == len(feature.counts) + 2:
-            rows[row, : len(counts)] = counts
-    return rows
 
 
 def _matrix(histograms: Sequence[Counts]) -> Counts:

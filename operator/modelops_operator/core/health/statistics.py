@@ -89,12 +89,13 @@ def noncentral_bound(freedom: Counts | int, noncentrality: Figures, chance: floa
 
     For f degrees of freedom and the noncentrality c, (value / (f + c))^h is nearly normal, with
 
-        h = 1 - 2 (f + c) (f + 3 c) / 3 (f + 2 c)^2,  p = (f + 2 c) / (f + c)^2,  m = (h - 1)(1 - 3 h),
+        h = 1 - 2 (f + c) (f + 3 c) / 3 (f + 2 c)^2,
+        p = (f + 2 c) / (f + c)^2,  m = (h - 1) (1 - 3 h),
         mean 1 + h p (h - 1 - (2 - h) m p / 2),  variance 2 h^2 p (1 + m p / 2)
 
     (M. Sankaran, "Approximations to the non-central chi-square distribution", Biometrika 50, 1963):
-    within 3 % of the exact bound, 7 % for one degree of freedom and no noncentrality, in a quarter of
-    the time.
+    within 3 % of the exact bound, 7 % for one degree of freedom and no noncentrality, in a quarter
+    of the time.
     """
     centre, wide = freedom + noncentrality, freedom + 2 * noncentrality
     h = 1 - 2 * centre * (freedom + 3 * noncentrality) / (3 * wide**2)

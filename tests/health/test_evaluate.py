@@ -12,7 +12,7 @@ from modelops_operator.api.conditions import Condition, ConditionType
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import DeploymentHealth, DriftThresholds, Monitoring
-from modelops_operator.core.health.evaluate import evaluate
+from modelops_operator.core.health.evaluate import REVIEW, evaluate, renewed
 from modelops_operator.core.health.evidence import duration, latency_quantile
 from modelops_operator.core.health.watch import OfOthers, OutlierReference, Reporter, reporters
 from modelops_operator.core.health.windows import History, Window
@@ -494,3 +494,36 @@ def test_quantiles_of_the_latency_are_near_the_true_ones(share: float) -> None:
 
 def test_no_latency_without_requests() -> None:
     assert latency_quantile(Window(start=START, end=START + WINDOW), 0.5) is None
+
+
+def test_a_verdict_stands_until_something_happens() -> None:
+    history, watched = told([traffic(0), traffic(1)], windows=2), watch(drift=PROFILE)
+    first = renewed(None, history, watched, after(2))
+    second = timedelta(seconds=1)
+    assert first.health == evaluate(history, watched, after(2))
+    assert renewed(first, history, watched, after(2) + second) is first
+    # The same pods, told anew.
+    assert renewed(first, history, watch(drift=PROFILE), after(2) + second) is first
+
+    reviewed = renewed(first, history, watched, after(2) + REVIEW)
+    assert reviewed.at == after(2) + REVIEW
+    assert reviewed.health is first.health  # nothing else but its moment would be new
+
+    failed = renewed(first, history, watch(drift=PROFILE, failure=FAILED), after(2) + second)
+    assert failed is not first
+    later = Reporter(pod="pod-b", since=after(2))
+    assert renewed(first, history, watch(reporters=(later,)), after(2) + second) is not first
+    other = History("another", settle=SETTLE)
+    assert renewed(first, other, watched, after(2) + second).revision == "another"
+
+
+def test_a_verdict_moves_when_a_line_comes_and_when_its_window_settles() -> None:
+    history, watched = told([traffic(0)], windows=1), watch(drift=PROFILE)
+    known = renewed(None, history, watched, after(1))
+    arrival = after(2) - SETTLE  # the window is over, and its lines may still come
+    history.add([traffic(1)], arrival)
+    known = renewed(known, history, watched, arrival)
+    assert (known.at, known.health.evidence["rows"]) == (arrival, 2000)
+    assert renewed(known, history, watched, after(2) - timedelta(seconds=1)) is known
+    known = renewed(known, history, watched, after(2))
+    assert known.health.evidence["rows"] == 4000

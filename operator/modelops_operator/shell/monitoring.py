@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from modelops_operator.adapters.mlflow import ModelRegistry
 from modelops_operator.adapters.telemetry import Reading, Target, TelemetrySource
 from modelops_operator.api.resources import ModelDeployment, Monitoring
-from modelops_operator.core.health.evaluate import evaluate
+from modelops_operator.core.health.evaluate import Standing, renewed
 from modelops_operator.core.health.windows import TelemetryStore
 from modelops_operator.core.release import RELEASE, Release
 from modelops_operator.core.state import Health
@@ -40,6 +40,7 @@ class Monitor:
         self._known: dict[Key, tuple[tuple[int, int], _Running | None]] = {}
         """What each runs, as of the versions of the object and of its Deployment."""
         self._shown: dict[Key, Series] = {}
+        self._standing: dict[Key, Standing] = {}
 
     async def run(self) -> None:
         """Tick for ever, as long as we lead. No error ends it."""
@@ -76,6 +77,7 @@ class Monitor:
             health = await self._judge(key, monitoring, release, reading)
             self._controller.judged(key, health)
             export(series, health)
+            await asyncio.sleep(0)  # thousands of verdicts must not keep the lease from its renewal
 
     def _show(self, key: Key, release: Release) -> Series:
         """Name the metrics of a deployment; those of the version before are withdrawn."""
@@ -117,12 +119,16 @@ class Monitor:
         pods = tuple(self._controller.cache.pods_of(key))
         watch = await self._references.watch(monitoring, release, pods, reading.failure)
         history = self._store.history(key, release.revision)
-        return evaluate(history, watch, datetime.now(UTC))
+        standing = renewed(self._standing.get(key), history, watch, datetime.now(UTC))
+        self._standing[key] = standing
+        return standing.health
 
     def _retain(self, running: AbstractSet[Key]) -> None:
         """Forget all others."""
         self._store.retain(running)
         for key in self._known.keys() - running:
             del self._known[key]
+        for key in self._standing.keys() - running:
+            del self._standing[key]
         for key in self._shown.keys() - running:
             withdraw(self._shown.pop(key))

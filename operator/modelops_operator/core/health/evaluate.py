@@ -43,6 +43,8 @@ PATIENCE_WINDOWS: Final = 3
 PATIENCE: Final = timedelta(minutes=1)
 """Three windows, and at least this long: then a pod that reports nothing is silent, and a model
 that nobody asks has no traffic."""
+REVIEW: Final = timedelta(minutes=1)
+"""How long a verdict stands while nothing happens: then somebody may be silent, or idle."""
 DETECTORS: Final = frozenset({Role.DRIFT, Role.OUTLIER})
 _NAMED = 3
 """Features and pods that a message names."""
@@ -110,6 +112,36 @@ def evaluate(history: History, watch: Watch, now: datetime) -> Health:
         conditions=(drift, outliers, _monitoring(scene), serving),
         evidence={name: found for name, found in figures.items() if found},
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A verdict, and what it was given on."""
+
+    health: Health
+    watch: Watch
+    revision: str
+    at: datetime
+
+
+def renewed(known: Standing | None, history: History, watch: Watch, now: datetime) -> Standing:
+    """Judge again where that may say something else: most of a fleet has nothing new to tell.
+
+    What says the same but for its moment is the former verdict itself.
+    """
+    if known is None or history.revision != known.revision:
+        health = evaluate(history, watch, now)
+    elif now - known.at < REVIEW and watch == known.watch and not history.moved(known.at, now):
+        return known
+    else:
+        health = evaluate(history, watch, now)
+        health = known.health if _timeless(health) == _timeless(known.health) else health
+    return Standing(health=health, watch=watch, revision=history.revision, at=now)
+
+
+def _timeless(health: Health) -> tuple[object, ...]:
+    evidence = {name: each for name, each in health.evidence.items() if name != "evaluatedAt"}
+    return health.conditions, evidence
 
 
 # --- Why nothing is known ----------------------------------------------------------------

@@ -178,12 +178,14 @@ class History:
         """When a line of the future last came; it was left out."""
         self.damaged: datetime | None = None
         """When a line that cannot be understood last came."""
+        self._changed = datetime.min.replace(tzinfo=UTC)
 
     def add(self, lines: Iterable[Line], now: datetime) -> None:
         """Count what is new among the lines; those of other revisions are not looked at."""
         for line in lines:
             if line.revision == self.revision:
                 self._add(line, now)
+                self._changed = now
         self._melt(now)
 
     def _add(self, line: Line, now: datetime) -> None:
@@ -211,6 +213,12 @@ class History:
             self._day.add(window.start, packed(window.histograms))
             self._melted_until = max(end, self._melted_until)
         self._heard = {pod: end for pod, end in self._heard.items() if end > now - LONGEST}
+
+    def moved(self, since: datetime, now: datetime) -> bool:
+        """Whether a line came since then, or a window has settled."""
+        return self._changed > since or any(
+            since < end + self.settle <= now for end, _ in self._slots
+        )
 
     def groups(self, now: datetime) -> Groups:
         """Give the windows that have settled, in groups large enough to judge."""

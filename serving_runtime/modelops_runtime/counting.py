@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from modelops_runtime.profile import Histogram, Profile
 from modelops_runtime.schema import Matrix
 from modelops_runtime.telemetry import (
+    BUSY,
     FeatureCounts,
     Line,
     Verdict,
@@ -80,6 +81,7 @@ class Window:
         total.outliers += block.outliers
         total.client_errors += block.client_errors
         total.server_errors += block.server_errors
+        total.turned_away += block.turned_away
         total.verdicts = add_verdicts(total.verdicts, block.verdicts)
         self._latency.update(latency_bin(each) for each in block.durations)
         profile = self._profile
@@ -102,7 +104,11 @@ class Window:
     def line(self, identity: Identity, worker: str) -> Line:
         """Give the line of telemetry; without rows it has no histograms."""
         total = self.totals
-        errors = {"4xx": total.client_errors, "5xx": total.server_errors}
+        errors = {
+            "4xx": total.client_errors,
+            "5xx": total.server_errors,
+            BUSY: total.turned_away,
+        }
         return Line(
             model=identity.model,
             revision=identity.revision,

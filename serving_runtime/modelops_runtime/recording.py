@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -26,6 +27,7 @@ from modelops_runtime.counting import Block, Identity, Window
 from modelops_runtime.profile import Profile
 from modelops_runtime.schema import Matrix
 from modelops_runtime.telemetry import TelemetryError, Verdict, add_verdicts
+from modelops_runtime.throttling import Throttling
 
 BLOCK_ROWS: Final = 2048
 """Small enough that counting them does not hold up a request noticeably."""
@@ -54,6 +56,7 @@ class Recorder:
         hidden: frozenset[int] = frozenset(),
         write: Write = write_stdout,
         clock: Callable[[], float] = time.time,
+        throttling: Throttling | None = None,
         on_block: Callable[[Block], object] | None = None,
         on_lost: Callable[[int], object] | None = None,
     ) -> None:
@@ -67,7 +70,8 @@ class Recorder:
         self._block = Block(self._start())
         # Unbounded in itself; `_hand_over` bounds the blocks, the ends of windows always fit.
         self._queue: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
-        self._writer = _Writer(partial(Window, profile=profile, hidden=hidden), identity, write)
+        make_window = partial(Window, profile=profile, hidden=hidden)
+        self._writer = _Writer(make_window, identity, write, throttling or Throttling())
         self._writer.on_block, self._writer.on_lost = on_block, on_lost
         self._thread = threading.Thread(
             target=self._writer.run, args=(self._queue,), name="telemetry", daemon=True
@@ -152,9 +156,14 @@ class _Writer:
     """Counts blocks and writes a line for each window; belongs to the recorder's thread."""
 
     def __init__(
-        self, make_window: Callable[[int], Window], identity: Identity, write: Write
+        self,
+        make_window: Callable[[int], Window],
+        identity: Identity,
+        write: Write,
+        throttling: Throttling,
     ) -> None:
         self._make_window = make_window
+        self._throttling = throttling
         self._identity = identity
         self._write = write
         self.on_block: Callable[[Block], object] | None = None
@@ -176,8 +185,10 @@ class _Writer:
     def _end(self, window: Window | None, following: int | None) -> None:
         if window is None:
             return
+        periods, throttled = self._throttling.since()
+        line = window.line(self._identity, self._worker)
         try:
-            lines = window.line(self._identity, self._worker).encode()
+            lines = replace(line, periods=periods, throttled=throttled).encode()
         except TelemetryError:
             _LOG.exception("a window of telemetry is lost")
             self._lose(1)

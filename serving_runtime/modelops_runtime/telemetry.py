@@ -5,15 +5,15 @@ merge exactly by addition. Nothing in it can be traced back to a row.
 
     {"k":"mdw1","m":"staging/employment","r":"4f1c..","e":"<edges hash>","w":"<window start>",
      "d":300,"p":"<pod>","wk":"<worker>","ch":0,"cc":1,"fp":"treelite","n":15000,"o":12,"q":900,
-     "x":{"4xx":3},"l":[[20,880],[21,20]],"y":{"h":[..],"na":0,"nw":0},"c":{..},
+     "x":{"4xx":3},"t":[2900,12],"l":[[20,880],[21,20]],"y":{"h":[..],"na":0,"nw":0},"c":{..},
      "v":{"drift":{"n":1,"k":0}},"f":[{"i":0,"h":[..],"na":3,"nw":0}]}
 
-n rows, o outliers, q requests, x errors, l latencies (sparse: bin and count), y the predictions'
-scores, c the predicted classes, v what detectors of others found, where there are such (n judged,
-k positive, x failed and why), f features (h bins, na missing, nw unseen). A line has at most
-`LONGEST_LINE` bytes, since what is longer may mix with the lines of other processes; features that
-do not fit go into further chunks (ch of cc), which carry nothing else. Readers count each (p, wk,
-w, ch) once.
+n rows, o outliers, q requests, x errors, t the container's CPU periods and those of them that its
+limit cut (where there is one), l latencies (sparse: bin and count), y the predictions' scores, c
+the predicted classes, v what detectors of others found, where there are such (n judged, k positive,
+x failed and why), f features (h bins, na missing, nw unseen). A line has at most `LONGEST_LINE`
+bytes, since what is longer may mix with the lines of other processes; features that do not fit go
+into further chunks (ch of cc), which carry nothing else. Readers count each (p, wk, w, ch) once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,6 +28,8 @@ from modelops_runtime.profile import Histogram
 K = TypeVar("K")
 
 KEY: Final = "mdw1"
+BUSY: Final = "busy"
+"""Among the errors: of the 5xx, those that were turned away because too many others waited."""
 LONGEST_LINE: Final = 4000
 """Bytes, the line feed included: a pipe takes up to 4,096 in one piece."""
 LATENCY_EDGES: Final = tuple(round(10 ** (step / 10 - 5), 10) for step in range(71))
@@ -103,7 +105,12 @@ class Line:
     outliers: int = 0
     requests: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
-    """Requests that were answered with an error, by class: 4xx, 5xx."""
+    """Requests that were answered with an error, by class: 4xx, 5xx, and `BUSY` of the latter."""
+    periods: int = 0
+    """Of the container's CPU time within the window, as far as a limit has the kernel count them:
+    every worker tells those of all."""
+    throttled: int = 0
+    """Of these, the periods that the limit cut."""
     latency: tuple[tuple[int, int], ...] = ()
     """Bin of `LATENCY_EDGES` and number of requests, in the order of bins."""
     scores: Histogram | None = None
@@ -173,6 +180,7 @@ class Line:
             "o": self.outliers,
             "q": self.requests,
             "x": dict(self.errors),
+            **({"t": (self.periods, self.throttled)} if self.periods else {}),
             "l": self.latency,
             **predictions,
             **({"v": verdicts} if verdicts else {}),
@@ -203,6 +211,7 @@ class Line:
     @classmethod
     def _read(cls, data: Mapping[str, Any]) -> Self:
         start = datetime.fromisoformat(data["w"])
+        periods, throttled = data.get("t", (0, 0))
         line = cls(
             model=_text(data["m"]),
             revision=_text(data["r"]),
@@ -218,6 +227,8 @@ class Line:
             outliers=_count(data.get("o", 0)),
             requests=_count(data.get("q", 0)),
             errors={_text(name): _count(number) for name, number in data.get("x", {}).items()},
+            periods=_count(periods),
+            throttled=_count(throttled),
             latency=tuple((_bin(each), _count(number)) for each, number in data.get("l", ())),
             scores=_histogram(data["y"]) if "y" in data else None,
             labels=_histogram(data["c"]) if "c" in data else None,
@@ -226,7 +237,8 @@ class Line:
                 FeatureCounts(_count(each["i"]), _histogram(each)) for each in data.get("f", ())
             ),
         )
-        if not (line.seconds > 0 and line.chunk < line.chunks and line.outliers <= line.rows):
+        possible = line.outliers <= line.rows and line.throttled <= line.periods
+        if not (line.seconds > 0 and line.chunk < line.chunks and possible):
             raise ValueError("figures that contradict each other")
         return line
 
@@ -281,6 +293,8 @@ def _added(one: Line, other: Line) -> Line:
         outliers=one.outliers + other.outliers,
         requests=one.requests + other.requests,
         errors=_summed(one.errors, other.errors),
+        periods=one.periods + other.periods,
+        throttled=one.throttled + other.throttled,
         latency=tuple(sorted(_summed(dict(one.latency), dict(other.latency)).items())),
         scores=_both(one.scores, other.scores),
         labels=_both(one.labels, other.labels),

@@ -18,7 +18,7 @@ from modelops_operator.core.health.watch import OfOthers, OutlierReference, Repo
 from modelops_operator.core.health.windows import History, Window
 from modelops_operator.core.state import Health
 from modelops_runtime.profile import FeatureProfile, Histogram, Profile
-from modelops_runtime.telemetry import LATENCY_EDGES, Line, Verdict
+from modelops_runtime.telemetry import BUSY, LATENCY_EDGES, Line, Verdict
 
 from tests.health.builders import (
     REFERENCE,
@@ -238,6 +238,8 @@ def test_evidence_has_the_shape_of_the_status() -> None:
     }
     assert health.evidence["service"]["requests"] == 4000
     assert health.evidence["service"]["errorRate"] == "0.001"
+    assert health.evidence["service"]["saturation"] == "0"
+    assert "throttled" not in health.evidence["service"]
     assert not any(isinstance(leaf, float) for leaf in leaves(health.evidence))
 
 
@@ -527,3 +529,23 @@ def test_a_verdict_moves_when_a_line_comes_and_when_its_window_settles() -> None
     assert renewed(known, history, watched, after(2) - timedelta(seconds=1)) is known
     known = renewed(known, history, watched, after(2))
     assert known.health.evidence["rows"] == 4000
+
+
+def test_what_holds_the_service_up_is_told() -> None:
+    lines = [
+        traffic(
+            number,
+            errors={"5xx": 60, BUSY: 60},
+            periods=3000,
+            throttled=900,
+            latency=((31, 2000),),
+        )
+        for number in range(3)
+    ]
+    health = evaluate(told(lines, windows=3), watch(), after(3))
+    DeploymentHealth.model_validate(health.evidence)
+    assert health.evidence["service"]["throttled"] == "0.3"
+    assert health.evidence["service"]["saturation"] == "0.03"
+    message = condition(health, ConditionType.SERVICE_HEALTHY).message
+    assert "3% turned away as too many waited: add replicas" in message
+    assert message.endswith("30% of the time held back at spec.serving.resources.limits.cpu")

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from modelops_runtime.counting import Block, Identity
 from modelops_runtime.profile import Histogram, Profile
 from modelops_runtime.recording import Recorder
 from modelops_runtime.schema import Input, Matrix, Output, Schema
-from modelops_runtime.telemetry import Line, merge
+from modelops_runtime.telemetry import BUSY, Line, merge
+from modelops_runtime.throttling import PLACES, Throttling
 
 pytestmark = pytest.mark.unit
 
@@ -205,3 +207,52 @@ def test_what_is_noted_is_told_to_the_metrics() -> None:
     assert sum(block.rows for block in blocks) == 7
     assert sum(block.outliers for block in blocks) == 2
     assert [each for block in blocks for each in block.durations] == [0.5, 0.1]
+
+
+def test_the_periods_that_the_cpu_limit_cut_are_told_of_each_window(tmp_path: Path) -> None:
+    stat = tmp_path / "cpu.stat"
+
+    def let(periods: int, throttled: int) -> None:
+        # As cgroup v2 has it; v1 calls the last line throttled_time.
+        stat.write_text(
+            f"usage_usec 5\nnr_periods {periods}\nnr_throttled {throttled}\nthrottled_usec 9\n"
+        )
+
+    let(100, 90)  # before the server started
+    clock, written = Clock(), list[bytes]()
+    found = Throttling([tmp_path / "absent", stat])
+    made = Recorder(IDENTITY, PROFILE, write=written.append, clock=clock, throttling=found)
+    let(700, 240)
+    note(made, [0.5])
+    made.tick()
+    assert made.close()
+    (line,) = parsed(written)
+    assert (line.periods, line.throttled) == (600, 150)
+    assert found.since() == (0, 0)
+    let(0, 0)  # a new cgroup begins at nothing
+    assert found.since() == (0, 0)
+
+
+def test_without_a_limit_nothing_is_told_of_throttling(tmp_path: Path) -> None:
+    damaged = tmp_path / "cpu.stat"
+    damaged.write_text("nr_periods many\nwhat")
+    for places in ([], [tmp_path / "absent"], [damaged], PLACES):
+        written = list[bytes]()
+        made = Recorder(
+            IDENTITY, PROFILE, write=written.append, clock=Clock(), throttling=Throttling(places)
+        )
+        made.tick()
+        assert made.close()
+        (line,) = parsed(written)
+        assert line.throttled <= line.periods
+        assert (b'"t":' in written[0]) == (line.periods > 0)
+
+
+def test_requests_that_are_turned_away_are_told_among_the_errors() -> None:
+    written = list[bytes]()
+    made = recorder(Clock(), written.append)
+    for status in (503, 500, 503, 422):
+        made.fail(status, 0.001)
+    assert made.close()
+    (line,) = parsed(written)
+    assert line.errors == {"4xx": 1, "5xx": 3, BUSY: 2}

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelops_runtime.profile import MOST_BINS, Histogram
 from modelops_runtime.telemetry import (
+    BUSY,
     LATENCY_EDGES,
     LONGEST_ERROR,
     LONGEST_LINE,
@@ -71,7 +72,7 @@ def lines(draw: st.DrawFn, bins: int | None = None) -> Line:
             Histogram, st.lists(counts, min_size=bins, max_size=bins).map(tuple), counts, counts
         )
     )
-    rows = draw(counts)
+    rows, periods = draw(counts), draw(counts)
     edges = len(LATENCY_EDGES)
     return Line(
         model=draw(names),
@@ -85,7 +86,9 @@ def lines(draw: st.DrawFn, bins: int | None = None) -> Line:
         rows=rows,
         outliers=draw(st.integers(0, rows)),
         requests=draw(counts),
-        errors=draw(st.dictionaries(st.sampled_from(["4xx", "5xx"]), counts)),
+        errors=draw(st.dictionaries(st.sampled_from(["4xx", "5xx", BUSY]), counts)),
+        periods=periods,
+        throttled=draw(st.integers(0, periods)),
         latency=tuple(sorted(draw(st.dictionaries(st.integers(0, edges), counts)).items())),
         scores=draw(st.none() | each),
         labels=draw(st.none() | each),
@@ -133,6 +136,8 @@ def test_merges_by_addition_in_any_order(several: list[Line], cut: int) -> None:
     total = merge(mine)
     assert total.rows == sum(each.rows for each in mine)
     assert total.errors.get("4xx", 0) == sum(each.errors.get("4xx", 0) for each in mine)
+    assert total.periods == sum(each.periods for each in mine)
+    assert total.throttled == sum(each.throttled for each in mine)
     assert sum(dict(total.latency).values()) == sum(n for each in mine for _, n in each.latency)
     for index in range(12):
         of_each = [f.histogram for each in mine for f in each.features if f.index == index]

@@ -15,7 +15,7 @@ from modelops_operator.api.reasons import Reason
 from modelops_operator.core.health.watch import OfOthers, OutlierReference
 from modelops_operator.core.release import RELEASE, Release, ReleasedModel
 from modelops_operator.core.state import Health
-from modelops_operator.shell import references
+from modelops_operator.shell import references, verdicts
 from modelops_operator.shell.cache import Cache
 from modelops_operator.shell.monitoring import Monitor
 from modelops_operator.shell.references import References
@@ -258,6 +258,28 @@ def test_a_deployment_that_went_is_forgotten() -> None:
     assert world.monitor._shown == {}
     assert left_out("damaged") is None
     assert world.monitor._known == {}
+
+
+def test_each_feature_has_a_metric_as_long_as_it_is_among_the_worst() -> None:
+    def shown(feature: str, what: str = "psi") -> float | None:
+        labels = {"namespace": "ns", "name": "many", "model": "m", "version": "1"}
+        return REGISTRY.get_sample_value(f"modelops_feature_{what}", labels | {"feature": feature})
+
+    def health(*names: str) -> Health:
+        told = [{"name": name, "psi": "0.31", "threshold": "0.25"} for name in names]
+        return Health(conditions=(), evidence={"drift": {"features": told}})
+
+    series = ("ns", "many", "m", "1")
+    verdicts.count_left_out(series, Reading())
+    verdicts.export(series, health("AGEP", "SEX"))
+    assert (shown("AGEP"), shown("SEX", "psi_threshold")) == (0.31, 0.25)
+    verdicts.export(series, health("SEX"))
+    assert (shown("AGEP"), shown("SEX")) == (None, 0.31)
+    verdicts.export(series, Health(conditions=(), evidence={}))
+    assert shown("SEX") is None
+    verdicts.export(series, health("SEX"))
+    verdicts.withdraw(series)
+    assert shown("SEX") is None
 
 
 def test_the_metrics_of_the_version_before_are_withdrawn() -> None:

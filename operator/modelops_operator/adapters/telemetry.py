@@ -86,6 +86,7 @@ def believable(line: Line) -> bool:
     counts = (
         line.rows,
         line.requests,
+        line.periods,
         *line.errors.values(),
         *(number for _, number in line.latency),
         *(each.total for each in histograms),

@@ -480,6 +480,11 @@ class ServiceHealth(Lenient):
     """Number of requests in the window."""
     error_rate: Figure | None = None
     """Share of the requests that ended in an error of the server's."""
+    saturation: Figure | None = None
+    """Share of the requests that were turned away because too many others waited."""
+    throttled: Figure | None = None
+    """Share of the time in which the kernel held the pods back at their CPU limit, if they have
+    one."""
     p50: Figure | None = None
     """Median of the answers' latency."""
     p99: Figure | None = None

@@ -40,6 +40,12 @@ _FIGURES: Final = {
         "modelops_pods_restarted", "Pods that were started again lately.", _LABELS
     ),
     ("service", "errorRate"): Gauge("modelops_error_rate", "Share of failed requests.", _LABELS),
+    ("service", "saturation"): Gauge(
+        "modelops_saturation", "Share of requests turned away for want of room.", _LABELS
+    ),
+    ("service", "throttled"): Gauge(
+        "modelops_cpu_throttled", "Share of the time held back at the CPU limit.", _LABELS
+    ),
 }
 _LEFT_OUT: Final = Counter(
     "modelops_telemetry_lines_left_out",

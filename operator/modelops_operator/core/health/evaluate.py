@@ -46,6 +46,8 @@ that nobody asks has no traffic."""
 REVIEW: Final = timedelta(minutes=1)
 """How long a verdict stands while nothing happens: then somebody may be silent, or idle."""
 DETECTORS: Final = frozenset({Role.DRIFT, Role.OUTLIER})
+TOLD: Final = 0.01
+"""Share of the requests turned away, or of the time held back, from which that is told."""
 _NAMED = 3
 """Features and pods that a message names."""
 
@@ -389,7 +391,15 @@ def _answered(figures: Mapping[str, Any]) -> str:
     """Tell how the requests of the last windows were answered."""
     said = f"{count(figures['requests'], 'request')}, {float(figures['errorRate']):.2%} failed"
     timed = [f"{name} {figures[name]}" for name in ("p50", "p99") if name in figures]
-    return ", ".join([said, *timed])
+    held = [
+        f"{float(figures[name]):.0%} {what}"
+        for name, what in (
+            ("saturation", "turned away as too many waited: add replicas"),
+            ("throttled", "of the time held back at spec.serving.resources.limits.cpu"),
+        )
+        if float(figures.get(name, 0)) >= TOLD
+    ]
+    return ", ".join([said, *timed, *held])
 
 
 # --- The monitoring itself ---------------------------------------------------------------

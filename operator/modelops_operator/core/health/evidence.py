@@ -89,9 +89,12 @@ def service(window: Window, objectives: Objectives, restarts: int) -> dict[str, 
         "objectives": held,
         "restarts": restarts,
     }
+    if window.periods:
+        figures["throttled"] = decimal(window.throttled / window.periods, places=3)
     if not window.requests:
         return figures
     figures["errorRate"] = decimal(window.server_errors / window.requests, places=4)
+    figures["saturation"] = decimal(window.turned_away / window.requests, places=4)
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         seconds = latency_quantile(window, share)
         if seconds is not None:

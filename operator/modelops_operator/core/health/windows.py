@@ -21,7 +21,7 @@ from typing import Final, Self, TypeVar
 
 import numpy as np
 from modelops_runtime.profile import Histogram
-from modelops_runtime.telemetry import Line, Verdict, add_verdicts
+from modelops_runtime.telemetry import BUSY, Line, Verdict, add_verdicts
 
 from modelops_operator.core.health.day import BLOCK, Day
 from modelops_operator.core.health.histograms import Histograms, Key, packed
@@ -61,6 +61,12 @@ class Window:
     """Requests answered with a 4xx."""
     server_errors: int = 0
     """Requests answered with a 5xx."""
+    turned_away: int = 0
+    """Of these, the requests for which there was no room."""
+    periods: int = 0
+    """Of the containers' CPU time, where a limit has them counted."""
+    throttled: int = 0
+    """Of these, the periods that the limit cut."""
     latency: Mapping[int, int] = field(default_factory=dict)
     """Number of requests for each bin of `modelops_runtime.telemetry.LATENCY_EDGES`."""
     histograms: Mapping[Key, Counts] = field(default_factory=dict)
@@ -80,6 +86,9 @@ class Window:
             requests=self.requests + other.requests,
             client_errors=self.client_errors + other.client_errors,
             server_errors=self.server_errors + other.server_errors,
+            turned_away=self.turned_away + other.turned_away,
+            periods=self.periods + other.periods,
+            throttled=self.throttled + other.throttled,
             latency=_added(self.latency, other.latency),
             histograms=packed(self.histograms) + packed(other.histograms),
             verdicts=add_verdicts(self.verdicts, other.verdicts),
@@ -307,6 +316,9 @@ def _window(line: Line) -> Window:
         requests=line.requests,
         client_errors=line.errors.get("4xx", 0),
         server_errors=line.errors.get("5xx", 0),
+        turned_away=line.errors.get(BUSY, 0),
+        periods=line.periods,
+        throttled=line.throttled,
         latency=dict(line.latency),
         histograms=_histograms(line),
         verdicts=line.verdicts,

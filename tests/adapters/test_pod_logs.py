@@ -142,6 +142,7 @@ def test_the_pod_is_who_the_api_server_says_it_is() -> None:
         encoded().replace(b'"d":300', b'"d":%d' % 2**63),
         encoded().replace(b"2026-03-01T12", b"9999-12-31T23"),
         encoded().replace(b"staging", b"\xff\xfe"),
+        encoded().replace(b'"d":300', b'"z":"%s","d":300' % (b"z" * 20_000)),
     ],
 )
 def test_hostile_lines_are_counted_and_left_out(text: bytes) -> None:

@@ -1,5 +1,6 @@
 """Every line is counted once, whatever comes in whatever order."""
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from modelops_operator.core.health.windows import (
     LONGEST,
     MINIMUM_ROWS,
+    MOST_HISTOGRAMS,
+    MOST_WINDOWS,
     SCORES,
     Groups,
     History,
@@ -291,3 +294,42 @@ def test_the_store_keeps_revisions_apart_and_few() -> None:
     assert store.history("other", "r4").heard() == {}
     store.retain({"other"})
     assert store.history("key", "r4").heard() == {}
+
+
+def test_a_pod_that_makes_everything_up_takes_little_memory_and_time() -> None:
+    found, now = history(), START + timedelta(hours=1)
+    flood = (
+        line(
+            start=now - timedelta(seconds=number % 300),
+            seconds=1 + number % 60,
+            worker=str(number),
+            edges=f"{number:016x}",
+            rows=1,
+            features={index: Histogram((1,) * 20) for index in range(30)},
+        )
+        for number in range(800)
+    )
+    tracemalloc.start()
+    found.add(flood, now)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 10_000_000
+    assert found.damaged == now
+    span = found.groups(now + timedelta(minutes=1)).span
+    assert span is not None
+    assert len(span.histograms) <= MOST_HISTOGRAMS
+
+
+def test_the_oldest_of_too_many_windows_are_closed_early() -> None:
+    found, shortest = history(), timedelta(seconds=1)
+    now = START + 2 * MOST_WINDOWS * shortest
+    lines = [
+        line(start=START + number * shortest, seconds=1, rows=1, requests=1)
+        for number in range(2 * MOST_WINDOWS)
+    ]
+    found.add(lines, now)
+    span = found.groups(now + SETTLE).span
+    assert span is not None
+    assert span.rows == 2 * MOST_WINDOWS
+    found.add([line(start=START, seconds=1, worker="late", rows=1)], now)
+    assert found.late == 1

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from modelops_runtime.telemetry import LONGEST_LINE as LONGEST_WRITTEN
 from modelops_runtime.telemetry import Line, TelemetryError
 
 from modelops_operator.adapters.telemetry import Target, believable
 
 CONTAINER: Final = "server"
 """The container that serves, in every pod of ours."""
+LONGEST_LINE: Final = 4 * LONGEST_WRITTEN
+"""Characters of a line that is believed: ours are shorter, even when somebody wrote them anew."""
 _REVISION_LABEL: Final = "modelops.dev/revision"
 
 
@@ -54,7 +57,7 @@ class Haul:
             return None
         if line is None:
             return None
-        if not believable(line):
+        if len(text) > LONGEST_LINE or not believable(line):
             self.damaged += 1
             return None
         if (line.model, line.revision) != (origin.model, origin.revision):

@@ -66,16 +66,11 @@ def _features(features: Sequence[Feature]) -> Table:
         table.add_row(
             Text(each.name, style=_COLOURS[each.severity]),
             f"{each.psi:.2f}",
-            _severity(each),
+            each.told,
             bars((one.expected for one in each.bins), most),
             bars((one.found for one in each.bins), most),
         )
     return table
-
-
-def _severity(feature: Feature) -> str:
-    severity = "" if feature.severity is Severity.NONE else str(feature.severity)
-    return f"{severity}, for a day" if feature.lasting else severity
 
 
 def bars(values: Iterable[float], most: float | None = None) -> str:

@@ -69,6 +69,7 @@ class Monitor:
         ]
         readings = await self._source.collect(targets, now)
         self._retain(running.keys())
+        self._references.retain(release for _, release in running.values())
         for key, (monitoring, release) in running.items():
             reading = readings.get(key, Reading())
             series = self._show(key, release)

@@ -1,7 +1,7 @@
 """What the detectors were trained on: read from the registry once, kept by version."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -59,6 +59,13 @@ class References:
             restarts=restarts(pods, release.revision),
             failure=failure,
         )
+
+    def retain(self, releases: Iterable[Release]) -> None:
+        """Forget the versions that none of these has."""
+        kept = {(one.name, one.version) for release in releases for one in release.models}
+        for known in (self._known, self._failed):
+            for place in [place for place in known if place[:2] not in kept]:
+                del known[place]
 
     async def drift(self, release: Release) -> Profile | OfOthers | Failure | None:
         """Give the reference profile of a release's drift detector; None if it has none."""

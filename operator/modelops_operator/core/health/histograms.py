@@ -5,9 +5,10 @@ Thousands of deployments keep ten windows each: 30 features of 23 bins take 1.4 
 """
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -23,8 +24,22 @@ Places = tuple[tuple[Key, int], ...]
 class _Layout(dict[Key, slice]):
     """Where each histogram is; there is one object for all windows of a model."""
 
-    def __hash__(self) -> int:  # type: ignore[override]
-        return id(self)
+    @cached_property
+    def _indices(self) -> dict[tuple[Places, int], Counts]:
+        return {}
+
+    def index(self, places: Places, width: int) -> Counts:
+        """Say where in the packed counts each cell of `rows` is; -1, behind their end: a zero."""
+        index = self._indices.get((places, width))
+        if index is None:
+            index = np.full((len(places), width), -1)
+            for row, (key, size) in zip(index, places, strict=True):
+                place = self.get(key, slice(0, 0))
+                if place.stop - place.start == size:
+                    row[:size] = np.arange(place.start, place.stop)
+            self._indices.clear()
+            self._indices[places, width] = index
+        return index
 
 
 class Histograms(Mapping[Key, Counts]):
@@ -66,8 +81,7 @@ class Histograms(Mapping[Key, Counts]):
 
         The row of one that is not there, or has another number of bins, is all zeros.
         """
-        index = _index(self._layout, places, width)
-        counts = np.append(self._counts, 0)[index]
+        counts = np.append(self._counts, 0)[self._layout.index(places, width)]
         return counts.astype(np.int64)
 
     def _pack(self, counts: Counts) -> None:
@@ -77,23 +91,17 @@ class Histograms(Mapping[Key, Counts]):
 _NONE: Final = np.zeros(0, dtype=np.int64)
 
 
-@lru_cache(maxsize=4096)
+_LAYOUTS: Final[WeakValueDictionary[Places, _Layout]] = WeakValueDictionary()
+"""Those in use: what a hostile pod makes up goes with it."""
+
+
 def _layout(sizes: Places) -> _Layout:
-    ends = accumulate((size for _, size in sizes), initial=0)
-    return _Layout(
-        {key: slice(*place) for (key, _), place in zip(sizes, pairwise(ends), strict=True)}
-    )
-
-
-@lru_cache(maxsize=4096)
-def _index(layout: _Layout, places: Places, width: int) -> Counts:
-    """Say where in the packed counts each cell of `rows` is; -1, behind their end, for a zero."""
-    index = np.full((len(places), width), -1)
-    for row, (key, size) in zip(index, places, strict=True):
-        place = layout.get(key, slice(0))
-        if place.stop - (place.start or 0) == size:
-            row[:size] = np.arange(place.start, place.stop)
-    return index
+    known = _LAYOUTS.get(sizes)
+    if known is None:
+        ends = accumulate((size for _, size in sizes), initial=0)
+        places = zip(sizes, pairwise(ends), strict=True)
+        known = _LAYOUTS[sizes] = _Layout({key: slice(*place) for (key, _), place in places})
+    return known
 
 
 def packed(histograms: Mapping[Key, Counts]) -> Histograms:

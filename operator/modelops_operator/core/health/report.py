@@ -64,6 +64,16 @@ class Feature:
     """How many times as often as in the reference the level came."""
     lasting: bool
     """Only the last day shows it: the bins are those of the windows of late."""
+
+    @property
+    def told(self) -> str:
+        """Severity and why, in words; empty if nothing is wrong."""
+        if self.severity is Severity.NONE:
+            return ""
+        surge = f'"{self.level}" {self.ratio:.1f} times as often' if self.level else ""
+        words = (str(self.severity), surge, "for a day" if self.lasting else "")
+        return ", ".join(word for word in words if word)
+
     bins: tuple[Bin, ...]
     """Those of guards, missing values and unseen categories only where there are any."""
 

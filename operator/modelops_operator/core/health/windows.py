@@ -37,6 +37,10 @@ SKEW: Final = timedelta(minutes=1)
 """A window that ends further in the future was written by a clock that is wrong."""
 REVISIONS: Final = 3
 """Revisions kept of one deployment: the running one, the next one, and one to roll back to."""
+MOST_HISTOGRAMS: Final = 5_000
+"""Features of one revision, predictions included; whoever tells of more makes them up."""
+MOST_WINDOWS: Final = 200
+"""Recent windows kept apart: twice as many as the shortest ones that lines may still come for."""
 SCORES: Final = -1
 """The index of the predictions' scores among the histograms, beside the features'."""
 LABELS: Final = -2
@@ -188,6 +192,8 @@ class History:
         self.damaged: datetime | None = None
         """When a line that cannot be understood last came."""
         self._changed = datetime.min.replace(tzinfo=UTC)
+        self._told: set[Key] = set()
+        """The histograms that lines had so far."""
 
     def add(self, lines: Iterable[Line], now: datetime) -> None:
         """Count what is new among the lines; those of other revisions are not looked at."""
@@ -202,6 +208,11 @@ class History:
         if end > now + timedelta(seconds=line.seconds) + SKEW:
             self.skewed = now
             return
+        told = {(line.edges, each.index) for each in line.features} - self._told
+        if len(self._told) + len(told) > MOST_HISTOGRAMS:
+            self.damaged = now
+            return
+        self._told |= told
         self._heard[line.pod] = max(end, self._heard.get(line.pod, end))
         if line.rows or line.requests:
             self.traffic = max(end, self.traffic or end)
@@ -215,7 +226,8 @@ class History:
         """Merge windows that no line is expected for any more, so that the memory is bounded."""
         for key in sorted(self._slots):
             end, start = key
-            if end + self.settle + max(_LATE_WINDOWS * (end - start), _LATE) > now:
+            awaited = end + self.settle + max(_LATE_WINDOWS * (end - start), _LATE) > now
+            if awaited and len(self._slots) <= MOST_WINDOWS:
                 break
             window = self._slots.pop(key).window
             self._melted = self._melted.grown(window)

@@ -549,3 +549,17 @@ def test_what_holds_the_service_up_is_told() -> None:
     message = condition(health, ConditionType.SERVICE_HEALTHY).message
     assert "3% turned away as too many waited: add replicas" in message
     assert message.endswith("30% of the time held back at spec.serving.resources.limits.cpu")
+
+
+def test_clocks_that_are_ahead_and_damaged_lines_are_the_reason_when_nothing_else_comes() -> None:
+    for windows in (1, 5):
+        ahead = told([traffic(windows + 12)], windows=windows)
+        health = evaluate(ahead, watch(**BOTH), after(windows))
+        assert condition(health, DRIFT).reason == Reason.CLOCK_SKEW
+        found = condition(health, MONITORING)
+        assert (found.status, found.reason) == ("False", Reason.CLOCK_SKEW)
+        broken = told([], windows=windows)
+        broken.damaged = after(windows)
+        health = evaluate(broken, watch(**BOTH), after(windows))
+        assert condition(health, OUTLIERS).reason == Reason.TELEMETRY_DAMAGED
+        assert condition(health, MONITORING).status == "False"

@@ -10,6 +10,7 @@ from io import StringIO
 import numpy as np
 import pytest
 from modelops_operator.api.facts import Role
+from modelops_operator.api.resources import Severity
 from modelops_operator.cli.report_page import page
 from modelops_operator.cli.report_text import bars, show
 from modelops_operator.core.health.report import Report, Subject, describe
@@ -141,6 +142,14 @@ def text(report: Report) -> str:
     shown = StringIO()
     show(report, Console(file=shown, width=160))
     return shown.getvalue()
+
+
+def test_a_feature_is_told_in_words() -> None:
+    worst = REPORT.features[0]
+    assert worst.told == "Alert"
+    assert replace(worst, level="NY", ratio=2.04).told == 'Alert, "NY" 2.0 times as often'
+    assert replace(worst, severity=Severity.WARN, lasting=True).told == "Warn, for a day"
+    assert replace(worst, severity=Severity.NONE).told == ""
 
 
 def test_a_terminal_shows_the_same() -> None:

@@ -333,3 +333,13 @@ def test_the_oldest_of_too_many_windows_are_closed_early() -> None:
     assert span.rows == 2 * MOST_WINDOWS
     found.add([line(start=START, seconds=1, worker="late", rows=1)], now)
     assert found.late == 1
+
+
+def test_damaged_lines_are_told_though_no_other_came() -> None:
+    store, now = TelemetryStore(settle=SETTLE), after(1)
+    store.add("mine", [], now, damaged=3)
+    store.add("another", [], now)
+    assert store.history("mine", REVISION).damaged == now
+    assert store.history("another", REVISION).damaged is None
+    store.retain(["another"])
+    assert store.history("mine", REVISION).damaged is None

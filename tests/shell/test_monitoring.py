@@ -256,6 +256,8 @@ def test_a_deployment_that_went_is_forgotten() -> None:
     asyncio.run(world.monitor.tick())
     assert world.source.asked == []
     assert world.monitor._shown == {}
+    assert world.monitor._standing == {}
+    assert world.monitor._references._failed == {}
     assert left_out("damaged") is None
     assert world.monitor._known == {}
 

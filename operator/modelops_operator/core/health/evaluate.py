@@ -158,8 +158,8 @@ def _nobody_serves(scene: Scene) -> Said | None:
 def _nobody_reports(scene: Scene) -> Said | None:
     if not scene.speechless:
         return None
-    if scene.watch.failure is not None:
-        return scene.watch.failure.reason, scene.watch.failure.message
+    if (known := _unreadable(scene)) is not None:
+        return known
     since = max(reporter.since for reporter in scene.silent)
     heard = scene.history.heard().values()
     return Reason.NO_TELEMETRY, (
@@ -172,9 +172,15 @@ def _nobody_reports(scene: Scene) -> Said | None:
 def _nothing_heard_yet(scene: Scene) -> Said | None:
     if scene.history.heard():
         return None
+    awaiting = Reason.AWAITING_TELEMETRY, "the first window has not ended yet"
+    return _unreadable(scene) or awaiting
+
+
+def _unreadable(scene: Scene) -> Said | None:
+    """Tell why nothing is heard, if that is known: nothing came, or nothing that can be used."""
     if scene.watch.failure is not None:
         return scene.watch.failure.reason, scene.watch.failure.message
-    return Reason.AWAITING_TELEMETRY, "the first window has not ended yet"
+    return _skewed(scene) or _damaged(scene)
 
 
 def _nobody_asks(scene: Scene) -> Said | None:
@@ -406,9 +412,7 @@ def _answered(figures: Mapping[str, Any]) -> str:
 
 
 def _nothing_readable(scene: Scene) -> Said | None:
-    if scene.watch.failure is None or scene.history.heard():
-        return None
-    return scene.watch.failure.reason, scene.watch.failure.message
+    return None if scene.history.heard() else _unreadable(scene)
 
 
 def _some_silent(scene: Scene) -> Said | None:

@@ -288,6 +288,8 @@ class TelemetryStore:
     def __init__(self, *, settle: timedelta) -> None:
         self._settle = settle
         self._histories: dict[Hashable, dict[str, History]] = {}
+        self._damaged: dict[Hashable, datetime] = {}
+        """When a damaged line last came, which does not tell its revision."""
 
     def add(self, key: Hashable, lines: Iterable[Line], now: datetime, *, damaged: int = 0) -> None:
         """Count lines of one deployment, of whatever revision.
@@ -302,20 +304,23 @@ class TelemetryStore:
             history = histories.pop(revision, None) or History(revision, settle=self._settle)
             histories[revision] = history  # at the end: it was heard of last
             history.add(those, now)
-        for history in histories.values():
-            # A damaged line does not tell its revision.
-            history.damaged = now if damaged else history.damaged
+        if damaged:
+            self._damaged[key] = now
         while len(histories) > REVISIONS:
             del histories[next(iter(histories))]
 
     def history(self, key: Hashable, revision: str) -> History:
         """Give what is known of one revision; an empty history if nothing is."""
         known = self._histories.get(key, {}).get(revision)
-        return known or History(revision, settle=self._settle)
+        history = known or History(revision, settle=self._settle)
+        if (damaged := self._damaged.get(key)) is not None:
+            history.damaged = max(damaged, history.damaged or damaged)
+        return history
 
     def retain(self, keys: Collection[Hashable]) -> None:
         """Forget all other deployments."""
         self._histories = {key: found for key, found in self._histories.items() if key in keys}
+        self._damaged = {key: when for key, when in self._damaged.items() if key in keys}
 
 
 def _window(line: Line) -> Window:

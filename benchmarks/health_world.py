@@ -46,7 +46,7 @@ def trained(rows: Rows, windows: NDArray[np.int64], inputs: Sequence[Input]) -> 
     """Give the profile of rows, shape (n, inputs), of which is told in which window each was."""
     moments = pd.Timestamp(START) + pd.to_timedelta(windows * WINDOW.total_seconds(), unit="s")
     profile = Profile.fit(rows, Schema(tuple(inputs), Output(kind="regressor", name="y")))
-    return varied(profile, rows, groups_of(pd.DataFrame({"at": moments}), "at"))
+    return varied(profile, rows, groups_of(moments, len(rows)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ import pytest
 from modelops_runtime import flavor
 from modelops_runtime.profile import FeatureProfile, Profile
 from modelops_runtime.schema import Input, Output, Schema
-from modelops_training import DataError, train
+from modelops_training import DataError, adopt, train
 from modelops_training.variation import CHANCE, LEAST_ROWS, groups_of, variation, varied
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 
 pytestmark = pytest.mark.unit
 
@@ -64,7 +65,7 @@ def brute(feature: FeatureProfile, values: np.ndarray, times: pd.Series) -> floa
 
 
 def test_it_is_the_furthest_group_without_chance(matrix: np.ndarray, times: pd.Series) -> None:
-    groups = groups_of(pd.DataFrame({"at": times}), "at")
+    groups = groups_of(times, ROWS)
     profile = varied(Profile.fit(matrix, SCHEMA), matrix, groups)
     x, day, still = profile.features
     for feature, column in ((x, matrix[:, 0]), (day, matrix[:, 1])):
@@ -81,19 +82,35 @@ def test_rows_in_any_order_and_without_a_time_zone_give_the_same(
     matrix: np.ndarray, times: pd.Series
 ) -> None:
     profile, shuffled = Profile.fit(matrix, SCHEMA), np.random.default_rng(3).permutation(ROWS)
-    expected = varied(profile, matrix, groups_of(pd.DataFrame({"at": times}), "at"))
-    naive = pd.DataFrame({"at": times.dt.tz_localize(None).iloc[shuffled]})
-    assert varied(profile, matrix[shuffled], groups_of(naive, "at")) == expected
+    expected = varied(profile, matrix, groups_of(times, ROWS))
+    naive = times.dt.tz_localize(None).iloc[shuffled]
+    assert varied(profile, matrix[shuffled], groups_of(naive, ROWS)) == expected
 
 
 def test_few_rows_or_one_moment_tell_nothing(matrix: np.ndarray, times: pd.Series) -> None:
     (feature, *_) = Profile.fit(matrix, SCHEMA).features
-    few = groups_of(pd.DataFrame({"at": times[:5000]}), "at")
+    few = groups_of(times[:5000], 5000)
     assert variation(feature, matrix[:5000, 0], [few[0]]) is None
-    once = groups_of(pd.DataFrame({"at": times[:5000].mask(times.notna(), times[0])}), "at")
+    once = groups_of([times[0]] * 5000, 5000)
     assert variation(feature, matrix[:5000, 0], once) is None
-    gaps = pd.DataFrame({"at": times.mask(times.dt.hour == 3)})
-    assert variation(feature, matrix[:, 0], groups_of(gaps, "at")) is not None
+    gaps = groups_of(times.mask(times.dt.hour == 3), ROWS)
+    assert variation(feature, matrix[:, 0], gaps) is not None
+
+
+def test_a_model_of_ones_own_is_told_the_times_beside_its_rows(
+    matrix: np.ndarray, times: pd.Series
+) -> None:
+    rows = slice(30_000)
+    frame = pd.DataFrame(matrix[rows], columns=["x", "day", "still"])
+    goal = pd.Series(frame["x"] > np.random.default_rng(5).normal(size=len(frame)), name="y")
+    adopted = adopt(LogisticRegression().fit(frame, goal), frame, goal, times=times[rows])
+    assert adopted.profile is not None
+    x, *_ = adopted.profile.features
+    scores, labels = adopted.profile.scores, adopted.profile.labels
+    variations = [each.variation for each in (x, scores, labels) if each is not None]
+    assert [each is not None and each > 0 for each in variations] == [True] * 3
+    with pytest.raises(DataError, match="there are 60000 times for 30000 rows"):
+        adopt(LogisticRegression().fit(frame, goal), frame, goal, times=times)
 
 
 def test_a_training_that_is_told_the_times_tells_how_far_its_features_move(
@@ -113,7 +130,7 @@ def test_a_training_that_is_told_the_times_tells_how_far_its_features_move(
     assert max(filter(None, variations)) > 0.02
     forgotten = [replace(each, variation=None) for each in told.profile.features]
     assert forgotten == list(plain.profile.features)
-    with pytest.raises(DataError, match="holds float64, no dates"):
+    with pytest.raises(DataError, match="the times are float64, no dates"):
         train(frame, "y", times="x")
     with pytest.raises(DataError, match="column 'when' is missing"):
         train(frame, "y", times="when")

@@ -18,7 +18,7 @@ from modelops_runtime.profile import DEFAULT_BINS, Profile
 from modelops_runtime.schema import Schema
 from numpy.typing import NDArray
 
-from modelops_training import checks, detectors, inputs, outlier, pipelines, proving
+from modelops_training import checks, detectors, inputs, outlier, pipelines, proving, variation
 from modelops_training.compiling import Head, compiled
 from modelops_training.errors import DataError, NoFastForm, TrainingWarning
 from modelops_training.inputs import Overrides, Task
@@ -100,6 +100,7 @@ def adopt(  # noqa: PLR0913  # named settings
     outlier_kind: detectors.Kind = "mahalanobis",
     outlier_quantile: float = outlier.QUANTILE,
     bins: int = DEFAULT_BINS,
+    times: Any = None,
     seed: int = 0,
 ) -> Adopted:
     """Look at a fitted model, make its fast form, and fit detectors to the same rows.
@@ -112,6 +113,7 @@ def adopt(  # noqa: PLR0913  # named settings
     original = Original(model)
     frame = checks.arranged(original, as_frame(X)).reset_index(drop=True)
     target = checks.target_of(y, frame)
+    groups = () if times is None else variation.groups_of(times, len(frame))
     whole = frame.assign(**{str(target.name): target})
     schema = _schema(original, whole, str(target.name), overrides, known_ahead)
     checks.warn_of_chance(model)
@@ -143,9 +145,11 @@ def adopt(  # noqa: PLR0913  # named settings
         )
         recall = outlier.recall(detector, matrix[held], schema)
         scores = scores_of(answers) if answers.dtype.kind in "iuf" else None
-        profile = Profile.fit(
-            matrix, schema, bins, scores=scores, labels=labels_of(answers, schema)
-        )
+        labels = labels_of(answers, schema)
+        profile = Profile.fit(matrix, schema, bins, scores=scores, labels=labels)
+        if groups:
+            profile = variation.varied(profile, matrix, groups)
+            profile = variation.predictions_varied(profile, scores, labels, groups)
         own = {"drift": {flavor.PROFILE: profile.to_json()}, "outlier": detectors.files(detector)}
         expected = {"drift": profile.place(encoded), "outlier": detector.score(encoded)}
     if head is not None:

@@ -81,6 +81,7 @@ class OwnSettings(Settings, total=False):
     outlier_kind: detectors.Kind
     outlier_quantile: float
     bins: int
+    times: Any
     seed: int
 
 
@@ -117,8 +118,9 @@ def register(model: object, /, *arguments: Any, **settings: Any) -> Registration
     or `{"note": {"storage": "text"}}` for text that is no category.
     A column that gives the target away is refused unless it is among those `known_ahead`.
     `outlier_kind` is how outliers are found (see `detectors.fit`), `outlier_quantile` the share of
-    the rows that are none, `bins` the quantile bins per number of the drift detector; `seed` is of
-    the detectors. The others are said with the second form:
+    the rows that are none, `bins` the quantile bins per number of the drift detector; `times` has a
+    date for each row, by which is measured how far each feature moves without any drift; `seed` is
+    of the detectors. The others are said with the second form:
 
     One run is logged with all models. The predictor is registered as `name`, the detectors as
     `<name>_drift` and `<name>_outlier` unless `names` says otherwise by role. `evaluation` maps a

@@ -177,7 +177,9 @@ def train(  # noqa: PLR0913  # named settings
     if not 0 < outlier_quantile < 1:
         raise DataError(f"outlier_quantile is {outlier_quantile}; it has to lie between 0 and 1")
     clock = Clock()
-    groups = () if times is None else variation.groups_of(frame, times)
+    if times is not None and times not in frame.columns:
+        raise DataError(f"column {times!r} is missing; the frame has {list(frame.columns)}")
+    groups = () if times is None else variation.groups_of(frame[times], len(frame))
     if features is None:
         features = [name for name in frame.columns if name not in {target, times}]
     schema = inputs.describe(

@@ -26,18 +26,17 @@ Groups = NDArray[np.int64]
 """For each row the number of its group, -1 for none, shape (rows,)."""
 
 
-def groups_of(frame: pd.DataFrame, times: str) -> tuple[Groups, ...]:
-    """Group rows by the dates in a column: three ways, each row in one group of each.
+def groups_of(times: Any, rows: int) -> tuple[Groups, ...]:
+    """Group rows by their dates, a sequence with one for each: three ways, a group of each a row.
 
-    Dates without a time zone are taken to be UTC. Raises DataError for what are no dates.
+    Dates without a time zone are taken to be UTC. Raises DataError for what are no dates, or not
+    as many as there are rows.
     """
-    if times not in frame.columns:
-        raise DataError(f"column {times!r} is missing; the frame has {list(frame.columns)}")
-    column = frame[times].reset_index(drop=True)
+    column = pd.Series(times).reset_index(drop=True)
+    if len(column) != rows:
+        raise DataError(f"there are {len(column)} times for {rows} rows")
     if not pd.api.types.is_datetime64_any_dtype(column):
-        raise DataError(
-            f"column {times!r} holds {column.dtype}, no dates: make it `pd.to_datetime(...)`"
-        )
+        raise DataError(f"the times are {column.dtype}, no dates: make them by `pd.to_datetime`")
     utc = pd.to_datetime(column, utc=True)
     stretches = pd.qcut(utc, STRETCHES, labels=False, duplicates="drop")
     return tuple(
@@ -56,7 +55,7 @@ def varied(profile: Profile, matrix: Matrix, groups: Sequence[Groups]) -> Profil
 
 def predictions_varied(
     profile: Profile,
-    scores: NDArray[np.float64],
+    scores: NDArray[np.float64] | None,
     labels: NDArray[np.int64] | None,
     groups: Sequence[Groups],
 ) -> Profile:

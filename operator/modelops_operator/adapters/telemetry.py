@@ -5,9 +5,9 @@ over what is new. It keeps no windows and judges nothing: that is `core.health`.
 
     readings = await source.collect(targets, now)
     for key, reading in readings.items():
-        store.add(key, reading.lines)                                # core.health.windows
+        store.add(key, reading.lines, now, damaged=reading.damaged)  # core.health.windows
         history = store.history(key, running_revision)
-        health = evaluate(history, watch, now, settle=source.settle)  # core.health.evaluate
+        standing = renewed(standing, history, watch, now)            # core.health.evaluate
     store.retain(keys)
 
 where `watch` carries `reading.failure`. After a restart the first `collect` hands over what is

@@ -13,7 +13,7 @@ from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import DeploymentHealth, DriftThresholds, Monitoring
 from modelops_operator.core.health.evaluate import REVIEW, evaluate, renewed
-from modelops_operator.core.health.evidence import duration, latency_quantile
+from modelops_operator.core.health.evidence import duration, latency_quantile, seconds
 from modelops_operator.core.health.watch import OfOthers, OutlierReference, Reporter, reporters
 from modelops_operator.core.health.windows import History, Window
 from modelops_operator.core.state import Health
@@ -213,8 +213,11 @@ def test_evidence_has_the_shape_of_the_status() -> None:
         traffic(number, shift=ALERT, outliers=20, errors={"5xx": 2}, latency=((25, 1990), (31, 10)))
         for number in range(2)
     ]
-    health = evaluate(told(lines, windows=2), watch(drift=PROFILE, outliers=REFERENCE), after(2))
+    known = {"source": "PodLogs", "detectors": {Role.DRIFT: "d 7", Role.OUTLIER: "o 3"}}
+    watched = watch(drift=PROFILE, outliers=REFERENCE, **known)
+    health = evaluate(told(lines, windows=2), watched, after(2))
     DeploymentHealth.model_validate(health.evidence)
+    assert health.evidence["source"] == "PodLogs"
     assert health.evidence["window"] == {
         "start": "2026-03-01T12:00:00Z",
         "end": "2026-03-01T12:10:00Z",
@@ -222,6 +225,7 @@ def test_evidence_has_the_shape_of_the_status() -> None:
     assert health.evidence["rows"] == 4000
     drift = health.evidence["drift"]
     assert (drift["severity"], drift["threshold"]) == ("Alert", "0.25")
+    assert (drift["detector"], drift["statistic"]) == ("d 7", "PSI")
     assert drift["features"][0] == {
         "name": "x0",
         "psi": drift["value"],
@@ -235,6 +239,7 @@ def test_evidence_has_the_shape_of_the_status() -> None:
         "rate": "0.01",
         "reference": "0.01",
         "threshold": "1.5",
+        "detector": "o 3",
     }
     assert health.evidence["service"]["requests"] == 4000
     assert health.evidence["service"]["errorRate"] == "0.001"
@@ -563,3 +568,10 @@ def test_clocks_that_are_ahead_and_damaged_lines_are_the_reason_when_nothing_els
         health = evaluate(broken, watch(**BOTH), after(windows))
         assert condition(health, OUTLIERS).reason == Reason.TELEMETRY_DAMAGED
         assert condition(health, MONITORING).status == "False"
+
+
+@pytest.mark.parametrize("length", [0.0000123, 0.00085, 0.0032, 0.012, 1.5, 75.0])
+def test_what_is_written_of_a_latency_can_be_read(length: float) -> None:
+    assert seconds(duration(length)) == pytest.approx(length, rel=0.05)
+    with pytest.raises(ValueError, match="'5m' is no latency"):
+        seconds("5m")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,13 @@ from modelops_operator.api.conditions import Condition, ConditionType
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import DeploymentHealth, Monitoring, Objectives
 from modelops_operator.core.health.evaluate import evaluate
-from modelops_operator.core.health.service import Restart, least_share, restarts, slower
+from modelops_operator.core.health.service import (
+    Restart,
+    least_share,
+    pending,
+    restarts,
+    slower,
+)
 from modelops_operator.core.health.windows import History, Window
 from modelops_operator.core.state import Health
 from modelops_runtime.telemetry import latency_bin
@@ -201,3 +208,41 @@ def test_objectives_are_read_as_people_write_them() -> None:
         error_rate=Decimal("0.001"), p99=timedelta(milliseconds=50)
     )
     assert math.isclose(float(Monitoring().objectives.error_rate), 0.05)
+
+
+def waiting(minutes: int, **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": f"pod-{minutes}",
+            "labels": {"modelops.dev/revision": REVISION},
+            "creationTimestamp": (START - timedelta(minutes=minutes)).isoformat(),
+        },
+        "status": {"phase": "Pending", **status},
+    }
+
+
+def test_pods_that_wait_long_are_told_with_the_cause() -> None:
+    scheduled = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}
+    pulling = {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
+    running = waiting(9) | {"status": {"phase": "Running"}}
+    found = pending(
+        [waiting(0), waiting(4, containerStatuses=[pulling]), running,
+         waiting(7, conditions=[scheduled])],
+        REVISION,
+    )  # fmt: skip
+    assert [(each.pod, each.cause) for each in found] == [
+        ("pod-7", "0/3 nodes are available"),
+        ("pod-4", "no such image"),
+        ("pod-0", ""),
+    ]
+    assert pending([waiting(7)], "another") == ()
+    health = told(GOOD, pending=tuple(replace(each, since=each.since + WINDOW) for each in found))
+    said = condition(health)
+    assert (said.status, said.reason) == ("False", Reason.PODS_PENDING)
+    assert said.message == (
+        "pod pod-7 and 1 other pod waits since 2026-03-01T11:58:00Z: 0/3 nodes are available"
+    )
+    assert health.evidence["service"]["pending"] == 2
+    assert condition(told(GOOD, pending=found[2:])).status == "False"
+    fresh = replace(found[2], since=START + WINDOW - timedelta(minutes=2))
+    assert condition(told(GOOD, pending=(fresh,))).status == "True"

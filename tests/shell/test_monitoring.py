@@ -68,6 +68,7 @@ class Source:
     lines: list[Line] = field(default_factory=list)
     asked: list[Key] = field(default_factory=list)
     settle: timedelta = timedelta(0)
+    place: str = "a list"
 
     async def collect(self, targets: Sequence[Target], now: datetime) -> Mapping[Key, Reading]:
         assert now.tzinfo is UTC
@@ -177,6 +178,9 @@ def test_a_release_is_judged_by_the_profile_that_its_detector_carries() -> None:
     assert world.source.asked == [KEY]
     assert told["OutliersDetected"] == "NoDetector"
     assert told["DriftDetected"] not in {"NoDetector", "ReferenceUnavailable"}
+    (standing,) = world.monitor._standing.values()
+    assert standing.watch.source == "a list"
+    assert standing.watch.detectors == {Role.PREDICTOR: "m 1", Role.DRIFT: "d 1"}
     world.tick()
     assert world.files.reads == len(world.files.content)
 
@@ -277,7 +281,9 @@ def test_each_feature_has_a_metric_as_long_as_it_is_among_the_worst() -> None:
     assert (shown("AGEP"), shown("SEX", "psi_threshold")) == (0.31, 0.25)
     verdicts.export(series, health("SEX"))
     assert (shown("AGEP"), shown("SEX")) == (None, 0.31)
-    verdicts.export(series, Health(conditions=(), evidence={}))
+    verdicts.export(series, Health(conditions=(), evidence={"service": {"p99": "3.2ms"}}))
+    labels = {"namespace": "ns", "name": "many", "model": "m", "version": "1"}
+    assert REGISTRY.get_sample_value("modelops_latency_p99_seconds", labels) == 0.0032
     assert shown("SEX") is None
     verdicts.export(series, health("SEX"))
     verdicts.withdraw(series)

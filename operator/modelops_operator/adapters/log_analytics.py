@@ -141,6 +141,11 @@ class LogAnalytics:
         self._next_presence = _BEGINNING
 
     @property
+    def place(self) -> str:
+        """The workspace, or the resource, that is asked."""
+        return f"LogAnalytics {self._place.workspace_id or self._place.resource_id}"
+
+    @property
     def settle(self) -> timedelta:
         """How long after the end of a window its lines may still be on their way."""
         return self._place.lag

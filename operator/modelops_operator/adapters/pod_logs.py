@@ -169,6 +169,11 @@ class PodLogs:
         self._places = asyncio.Semaphore(CONCURRENCY)
 
     @property
+    def place(self) -> str:
+        """Its name, for the status."""
+        return "PodLogs"
+
+    @property
     def settle(self) -> timedelta:
         """How long after the end of a window its lines may still be on their way."""
         return SETTLE

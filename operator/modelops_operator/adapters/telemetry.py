@@ -69,6 +69,10 @@ class TelemetrySource(Protocol):
     """A place that the pods' telemetry can be read from."""
 
     @property
+    def place(self) -> str:
+        """Its name, for the status."""
+
+    @property
     def settle(self) -> timedelta:
         """How long after the end of a window its lines may still be on their way."""
 

@@ -157,6 +157,8 @@ class Reason(StrEnum):
     """More requests fail than the objective allows."""
     LATENCY_HIGH = "LatencyHigh"
     """More answers are slow than the objective allows."""
+    PODS_PENDING = "PodsPending"
+    """Pods wait for a node or for their image."""
     PODS_RESTARTING = "PodsRestarting"
     """A pod's container ended lately and was started again."""
 

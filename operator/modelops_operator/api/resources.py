@@ -436,10 +436,14 @@ class FeatureDrift(Lenient):
 class DriftHealth(Lenient):
     """How far the traffic is from the reference data."""
 
+    detector: Short | None = None
+    """Name and version of the model whose reference data the traffic is held against."""
+    statistic: Short | None = None
+    """PSI, or ShareOfSamples of a detector that is no modelops one."""
     severity: Severity | None = None
     """None, Warn or Alert."""
     value: Figure | None = None
-    """The population stability index of the worst feature."""
+    """The population stability index of the worst feature, or the share of samples that drift."""
     threshold: Figure | None = None
     """The threshold that the value was held against."""
     features: Annotated[tuple[FeatureDrift, ...], Field(max_length=10)] = Field(
@@ -452,6 +456,8 @@ class DriftHealth(Lenient):
 class OutlierHealth(Lenient):
     """How many rows are unlike the reference data."""
 
+    detector: Short | None = None
+    """Name and version of the model that flags them."""
     severity: Severity | None = None
     """None, Warn or Alert."""
     rate: Figure | None = None
@@ -493,6 +499,8 @@ class ServiceHealth(Lenient):
     """What it was held against."""
     restarts: Annotated[Integer, Field(ge=0)] | None = None
     """Number of pods whose container was started again lately."""
+    pending: Annotated[Integer, Field(ge=0)] | None = None
+    """Number of pods that have waited long for a node or an image."""
 
 
 class DeploymentHealth(Lenient):
@@ -500,6 +508,8 @@ class DeploymentHealth(Lenient):
 
     evaluated_at: datetime | None = None
     """When the evidence was last written. Live figures are in the metrics."""
+    source: Location | None = None
+    """Where the telemetry was read from: PodLogs, or a workspace or resource of LogAnalytics."""
     window: Window | None = None
     """The stretch of time that was judged."""
     rows: Annotated[Integer, Field(ge=0)] | None = None

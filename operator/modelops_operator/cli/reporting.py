@@ -92,7 +92,7 @@ async def _gather(wish: Wish) -> Report:
         return describe(
             Subject(namespace=wish.namespace, name=wish.name, release=release),
             reading.lines,
-            await references.watch(monitoring, release, pods, reading.failure),
+            await references.watch(monitoring, release, pods, reading.failure, source.place),
             settle=source.settle,
             now=datetime.now(UTC),
             damaged=reading.damaged,

@@ -123,6 +123,7 @@ def _figures(evidence: Mapping[str, Any]) -> tuple[Any, ...]:
         _rounded(outliers.get("rate")),
         _rounded(service.get("errorRate")),
         service.get("restarts"),
+        service.get("pending"),
     )
 
 

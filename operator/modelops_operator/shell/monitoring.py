@@ -118,7 +118,9 @@ class Monitor:
         self, key: Key, monitoring: Monitoring, release: Release, reading: Reading
     ) -> Health:
         pods = tuple(self._controller.cache.pods_of(key))
-        watch = await self._references.watch(monitoring, release, pods, reading.failure)
+        watch = await self._references.watch(
+            monitoring, release, pods, reading.failure, self._source.place
+        )
         history = self._store.history(key, release.revision)
         standing = renewed(self._standing.get(key), history, watch, datetime.now(UTC))
         self._standing[key] = standing

@@ -13,7 +13,7 @@ from modelops_operator.adapters.mlflow import MLMODEL, ModelRegistry, ModelRegis
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import Monitoring
-from modelops_operator.core.health.service import restarts
+from modelops_operator.core.health.service import pending, restarts
 from modelops_operator.core.health.watch import (
     USUAL_RATE,
     USUAL_ROWS,
@@ -49,15 +49,22 @@ class References:
         release: Release,
         pods: Sequence[Mapping[str, Any]],
         failure: Failure | None,
+        source: str,
     ) -> Watch:
-        """Give what a release's telemetry is judged by; `failure` is what could not be read."""
+        """Give what a release's telemetry is judged by.
+
+        `failure` is what could not be read, `source` where all is read from.
+        """
         return Watch(
             monitoring=monitoring,
             drift=await self.drift(release),
             outliers=await self.outliers(release),
             reporters=reporters(pods, release.revision),
             restarts=restarts(pods, release.revision),
+            pending=pending(pods, release.revision),
             failure=failure,
+            source=source,
+            detectors={one.role: f"{one.name} {one.version}" for one in release.models},
         )
 
     def retain(self, releases: Iterable[Release]) -> None:

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from modelops_operator.adapters.telemetry import Reading
 from modelops_operator.api.conditions import ConditionType
+from modelops_operator.core.health.evidence import seconds
 from modelops_operator.core.state import Health
 
 Series = tuple[str, str, str, str]
@@ -39,6 +40,11 @@ _FIGURES: Final = {
     ("service", "restarts"): Gauge(
         "modelops_pods_restarted", "Pods that were started again lately.", _LABELS
     ),
+    ("service", "pending"): Gauge(
+        "modelops_pods_pending", "Pods that have waited long for a node or an image.", _LABELS
+    ),
+    ("service", "p50"): Gauge("modelops_latency_p50_seconds", "Median of the latency.", _LABELS),
+    ("service", "p99"): Gauge("modelops_latency_p99_seconds", "99th percentile of it.", _LABELS),
     ("service", "errorRate"): Gauge("modelops_error_rate", "Share of failed requests.", _LABELS),
     ("service", "saturation"): Gauge(
         "modelops_saturation", "Share of requests turned away for want of room.", _LABELS
@@ -102,7 +108,8 @@ def export(series: Series, health: Health) -> None:
         if figure is None:
             gauge.remove(*series)
         else:
-            gauge.labels(*series).set(float(figure))
+            timed = path[-1] in {"p50", "p99"}
+            gauge.labels(*series).set(seconds(figure) if timed else float(figure))
     _FEATURES.shown[series] = _find(health.evidence, ("drift",)) or {}
 
 

@@ -34,7 +34,7 @@ from modelops_operator.core.health.judgement import (
     judge_samples,
     sampled,
 )
-from modelops_operator.core.health.service import Restart
+from modelops_operator.core.health.service import Pending, Restart
 from modelops_operator.core.health.watch import OfOthers, OutlierReference, Reporter, Watch
 from modelops_operator.core.health.windows import MINIMUM_ROWS, Groups, History, Window
 from modelops_operator.core.state import Health
@@ -106,10 +106,17 @@ def evaluate(history: History, watch: Watch, now: datetime) -> Health:
     scene = Scene(history=history, watch=watch, now=now, groups=history.groups(now))
     figures: dict[str, Any] = {}
     if (span := scene.groups.span) is not None:
-        figures = {"evaluatedAt": timestamp(now), **evidence.stretch(span)}
+        figures = {
+            "evaluatedAt": timestamp(now),
+            "source": watch.source,
+            **evidence.stretch(span),
+        }
     serving, figures["service"] = _service(scene)
     drift, figures["drift"] = _drift(scene)
     outliers, figures["outliers"] = _outliers(scene)
+    for name, role in (("drift", Role.DRIFT), ("outliers", Role.OUTLIER)):
+        if figures[name] and role in watch.detectors:
+            figures[name] = {**figures[name], "detector": watch.detectors[role]}
     return Health(
         conditions=(drift, outliers, _monitoring(scene), serving),
         evidence={name: found for name, found in figures.items() if found},
@@ -339,13 +346,20 @@ def _service(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
     lately = [
         restart for restart in scene.watch.restarts if scene.now - restart.at <= service.RECENT
     ]
+    waiting = [pod for pod in scene.watch.pending if scene.now - pod.since >= service.PENDING_LONG]
     figures: Mapping[str, Any] = {}
     if windows:
-        span = sum(windows[1:], start=windows[0])
-        figures = evidence.service(span, scene.watch.monitoring.objectives, len(lately))
+        figures = evidence.service(
+            sum(windows[1:], start=windows[0]),
+            scene.watch.monitoring.objectives,
+            restarts=len(lately),
+            pending=len(waiting),
+        )
     type_ = ConditionType.SERVICE_HEALTHY
     if lately:
         return Condition(type_, "False", *_restarted(lately)), figures
+    if waiting:
+        return Condition(type_, "False", *_waiting(waiting)), figures
     unknown = _first((*UNANSWERED, _nothing_recent), scene)
     if unknown is not None:
         return Condition(type_, "Unknown", *unknown), figures
@@ -390,6 +404,15 @@ def _restarted(lately: Sequence[Restart]) -> Said:
     return Reason.PODS_RESTARTING, (
         f"{what}, after exit code {last.exit_code} ({last.reason},"
         f" {count(last.count, 'restart')}): `kubectl logs {last.pod} --previous` tells why"
+    )
+
+
+def _waiting(waiting: Sequence[Pending]) -> Said:
+    first = waiting[0]
+    others = f" and {count(len(waiting) - 1, 'other pod')}" if len(waiting) > 1 else ""
+    cause = f": {first.cause}" if first.cause else ""
+    return Reason.PODS_PENDING, bounded(
+        f"pod {first.pod}{others} waits since {timestamp(first.since)}{cause}"
     )
 
 

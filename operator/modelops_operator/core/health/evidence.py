@@ -36,6 +36,7 @@ def drift(verdict: DriftVerdict) -> dict[str, Any]:
     """Give the object `status.health.drift`."""
     worst = verdict.features[:MOST_FEATURES]
     return {
+        "statistic": "PSI",
         "severity": str(verdict.severity),
         "value": decimal(worst[0].psi, places=3),
         "threshold": decimal(worst[0].threshold, places=3),
@@ -58,6 +59,7 @@ def _feature(verdict: FeatureVerdict) -> dict[str, Any]:
 def sampled_drift(verdict: SampledDrift) -> dict[str, Any]:
     """Give the object `status.health.drift` of a detector that names no features."""
     return {
+        "statistic": "ShareOfSamples",
         "severity": str(verdict.severity),
         "value": decimal(verdict.share, places=3),
         "threshold": decimal(MAJORITY, places=3),
@@ -78,7 +80,9 @@ def outliers(
     }
 
 
-def service(window: Window, objectives: Objectives, restarts: int) -> dict[str, Any]:
+def service(
+    window: Window, objectives: Objectives, *, restarts: int, pending: int
+) -> dict[str, Any]:
     """Give the object `status.health.service`; without requests there is no latency."""
     held = {"errorRate": format_decimal(objectives.error_rate)}
     if objectives.p99 is not None:
@@ -88,6 +92,7 @@ def service(window: Window, objectives: Objectives, restarts: int) -> dict[str, 
         "requests": window.requests,
         "objectives": held,
         "restarts": restarts,
+        "pending": pending,
     }
     if window.periods:
         figures["throttled"] = decimal(window.throttled / window.periods, places=3)
@@ -136,3 +141,11 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1e3:.0f}ms"
     return f"{decimal(seconds, places=1)}s"
+
+
+def seconds(latency: str) -> float:
+    """Read what `duration` has written."""
+    for unit, length in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        if latency.endswith(unit):
+            return float(latency.removesuffix(unit)) * length
+    raise ValueError(f"{latency!r} is no latency")

@@ -20,6 +20,8 @@ from modelops_operator.core.health.windows import Window
 
 RECENT: Final = timedelta(minutes=15)
 """How long a restart is told of."""
+PENDING_LONG: Final = timedelta(minutes=3)
+"""How long a pod may wait for a node and its image before that is told of."""
 SLOWEST: Final = 0.01
 """The share of the requests that may be slower than the objective for the 99th percentile."""
 _Z: Final = 2.326
@@ -40,6 +42,16 @@ class Restart:
     at: datetime
     count: int
     """Restarts of the pod so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A pod whose containers have not started."""
+
+    pod: str
+    since: datetime
+    cause: str
+    """As the scheduler or the kubelet tells it; empty if they do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,27 @@ def restarts(pods: Iterable[Mapping[str, Any]], revision: str) -> tuple[Restart,
     """
     found = [restart for pod in pods if serves(pod, revision) for restart in _of(pod)]
     return tuple(sorted(found, key=lambda restart: restart.at, reverse=True))
+
+
+def pending(pods: Iterable[Mapping[str, Any]], revision: str) -> tuple[Pending, ...]:
+    """Find the pods of a revision that wait for a node or an image, the first to wait first."""
+    found = [
+        Pending(
+            pod=pod["metadata"]["name"],
+            since=datetime.fromisoformat(pod["metadata"]["creationTimestamp"]),
+            cause=_cause(pod["status"]),
+        )
+        for pod in pods
+        if serves(pod, revision) and pod.get("status", {}).get("phase") == "Pending"
+    ]
+    return tuple(sorted(found, key=lambda each: (each.since, each.pod)))
+
+
+def _cause(status: Mapping[str, Any]) -> str:
+    containers = status.get("containerStatuses") or ()
+    waiting = [(each.get("state") or {}).get("waiting") or {} for each in containers]
+    lacking = [each for each in status.get("conditions") or () if each.get("status") == "False"]
+    return next((each["message"] for each in (*waiting, *lacking) if each.get("message")), "")
 
 
 def serves(pod: Mapping[str, Any], revision: str) -> bool:

@@ -1,15 +1,15 @@
 """What is watched, and what it is held against."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self
 
 from modelops_runtime.profile import Profile
 
-from modelops_operator.api.facts import Failure
+from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.resources import Monitoring
-from modelops_operator.core.health.service import Restart, serves
+from modelops_operator.core.health.service import Pending, Restart, serves
 
 USUAL_RATE: Final = 0.01
 """Of outliers, where a detector does not say."""
@@ -78,8 +78,14 @@ class Watch:
     """The ready pods of the running revision."""
     restarts: tuple[Restart, ...] = ()
     """The last restart of each pod, the latest first."""
+    pending: tuple[Pending, ...] = ()
+    """Pods that wait for a node or an image, the first to wait first."""
     failure: Failure | None = None
     """Of the last `Reading`."""
+    source: str = ""
+    """Where the telemetry is read from."""
+    detectors: Mapping[Role, str] = field(default_factory=dict)
+    """Name and version of the models that are the reference, by role."""
 
 
 def reporters(pods: Iterable[Mapping[str, Any]], revision: str) -> tuple[Reporter, ...]:

@@ -1,5 +1,6 @@
 """/healthz and /readyz for the kubelet, /metrics for Prometheus."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -33,7 +34,9 @@ async def endpoints(
         return web.Response(status=503, text="the cluster is not listed yet\n")
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # Of thousands of models it takes a second, for which the loop has better to do.
+        body = await asyncio.to_thread(generate_latest)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     health = await _serve(health_port, [web.get("/healthz", healthz), web.get("/readyz", readyz)])
     figures = await _serve(metrics_port, [web.get("/metrics", metrics)])

@@ -201,6 +201,8 @@ def test_a_category_that_doubles_its_share_is_an_alert_that_names_it(share: floa
     assert verdict.features[0].level == "red"
     assert 1.5 <= verdict.features[0].ratio < 2.5
     assert judge_drift(groups[:1], profile, THRESHOLDS).unconfirmed == ("colour",)
+    given = DriftThresholds.model_validate({"alert": "0.5"})
+    assert judge_drift(groups, profile, given).severity is not Severity.ALERT
     blind = Profile(features=(replace(feature, variation=None),), rows=100_000)
     assert judge_drift(groups, blind, THRESHOLDS).severity is not Severity.ALERT
 
@@ -235,3 +237,21 @@ def test_given_thresholds_are_kept_and_the_others_filled_in() -> None:
     assert bounds(alert="0.02") == (0.02, 0.02)
     assert bounds(warn="0.2") == (0.2, 0.2)
     assert bounds(warn="0.2", alert="0.4") == (0.2, 0.4)
+
+
+def test_features_that_nothing_is_told_of_do_not_dull_the_test_of_the_others() -> None:
+    random = np.random.default_rng(14)
+    profile = reference(random)
+    groups = list(islice(windows(random, profile, 1000, shift=0.35), 2))
+    alone = [
+        replace(each, histograms={(profile.edges_hash, 0): each.histograms[profile.edges_hash, 0]})
+        for each in groups
+    ]
+    one = Profile(features=profile.features[:1], rows=profile.rows)
+    moved = [
+        replace(each, histograms={(one.edges_hash, 0): each.histograms[profile.edges_hash, 0]})
+        for each in groups
+    ]
+    expected, *_ = judge_drift(moved, one, THRESHOLDS).features
+    found, *_ = judge_drift(alone, profile, THRESHOLDS).features
+    assert found == expected

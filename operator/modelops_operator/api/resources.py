@@ -283,8 +283,9 @@ class DriftThresholds(Fields):
     """A feature whose PSI is above this is reported as a warning; in quotes. If not given "0.1", or
     "0.05" where the reference profile tells how far the feature moves by itself."""
     alert: Annotated[Decimal, DecimalBetween("0", "10", example="0.25")] | None = None
-    """A feature whose PSI is above this sets DriftDetected; in quotes. If not given "0.25", or
-    "0.1" where the reference profile tells how far the feature moves by itself."""
+    """A feature whose PSI is above this sets DriftDetected; in quotes. If not given "0.25". Where
+    the reference profile tells how far the feature moves by itself "0.1", and then a category, or
+    missing values, half as frequent again set it, too."""
 
 
 class OutlierThresholds(Fields):

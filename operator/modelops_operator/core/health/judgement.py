@@ -9,7 +9,7 @@ A reference profile may tell how far each feature moves by itself: by night, on 
 to month. Then its threshold is not below what it reaches by that and by chance, however few the
 rows; smaller moves than elsewhere are told, as they are known to be unusual; and a category that
 comes half as often again as in the reference is an alert, as are missing and unseen values, though
-the PSI of a rare one is small.
+the PSI of a rare one is small. (Not where the spec says what PSI is an alert.)
 
 Beside these stands the last day, in three sums of eight hours: what is too small for an alarm and
 yet lasts is a warning, by a lower threshold, when two of the three agree. It names that day.
@@ -327,13 +327,17 @@ def _compare(
         ]
     )
     enough = live.sum(axis=1) >= MINIMUM_ROWS
-    p = np.where(enough, g_test(counts, live), 1.0).reshape(shape[:2])
-    significant = np.concatenate([benjamini_hochberg(each, FALSE_DISCOVERIES) for each in p])
+    significant = np.zeros(len(live), dtype=np.bool_)
+    p = g_test(counts, live)
+    for place in np.flatnonzero(enough.reshape(shape[:2]).any(axis=1)) * shape[1]:
+        tested = place + np.flatnonzero(enough[place : place + shape[1]])
+        significant[tested] = benjamini_hochberg(p[tested], FALSE_DISCOVERIES)
     values = np.where(enough, psi(counts, live), 0.0)
     bounds, surged = sizes, np.zeros(live.shape)
     if known.any():
         by_itself = np.where(known, psi_by_itself(counts, live, variation, CHANCE), 0.0)
         bounds = np.maximum(sizes, by_itself[:, np.newaxis])
+    if known.any() and thresholds.alert is None:
         ratios = surges(counts, live, variation, CHANCE)
         surged = np.where(sudden & significant[:, np.newaxis] & (ratios >= SURGE), ratios, 0.0)
     levels = np.where(significant, (values[:, np.newaxis] > bounds).sum(axis=1), 0)
@@ -352,7 +356,7 @@ def _agreement(profile: Profile, found: _Comparison) -> dict[str, FeatureVerdict
     verdicts = {}
     for row, (name, (_, feature)) in enumerate(compared(profile).items()):
         most = int(ratios[row].argmax())
-        surged = ratios[row, most] > 0
+        surged = not alone and ratios[row, most] > 0
         level = _ALERT if surged else int(levels[row])
         verdicts[name] = FeatureVerdict(
             name=name,
@@ -360,7 +364,7 @@ def _agreement(profile: Profile, found: _Comparison) -> dict[str, FeatureVerdict
             severity=_LEVELS[0 if alone else level],
             bounds=tuple(bounds[row]),
             level=_named(feature, most) if surged else "",
-            ratio=float(ratios[row, most]),
+            ratio=float(ratios[row, most]) if surged else 0.0,
         )
     return verdicts
 

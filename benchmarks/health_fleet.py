@@ -7,7 +7,7 @@ day behind it: a window in each block of eight hours, then the windows of late. 
 measured all of them report, a line each: `azure-monitor-query` asks a stand-in for Log Analytics
 (tests/log_analytics.py), whose own CPU is not counted, the lines are parsed, counted and judged,
 and what the status would say is held against what it says. A second tick brings nothing new.
-Memory is that of the process, one process a table row.
+Memory is what histories and verdicts add to a process, one process a table row.
 """
 
 import argparse
@@ -32,12 +32,12 @@ from modelops_operator.core.health.evaluate import Standing, renewed
 from modelops_operator.core.health.watch import Reporter, Watch
 from modelops_operator.core.health.windows import TelemetryStore
 from modelops_operator.core.verdicts import verdicts
-from modelops_runtime.profile import Histogram
+from modelops_runtime.profile import Histogram, Profile
 from modelops_runtime.telemetry import Line
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.health_world import OUTLIERS, START, WINDOW, World, line
+from benchmarks.health_world import OUTLIERS, START, WINDOW, Rows, World, line
 from benchmarks.reporting import conclude, goal
 from tests.log_analytics import CLUSTER, WORKSPACE, Row, Workspace
 
@@ -90,11 +90,14 @@ class Fleet:
     standing: dict[Key, Standing] = field(default_factory=dict)
     statuses: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
-    def take(self, key: Key, lines: Sequence[Line], now: datetime) -> bool:
-        """Count, judge, and tell whether the status would be written."""
+    def judge(self, key: Key, lines: Sequence[Line], now: datetime) -> None:
+        """Count lines, and judge."""
         self.store.add(key, lines, now)
         history = self.store.history(key, "r")
         self.standing[key] = renewed(self.standing.get(key), history, self.watch, now)
+
+    def write(self, key: Key, now: datetime) -> bool:
+        """Tell whether the status would be written, and write it."""
         before = self.statuses.get(key, {})
         said = verdicts(self.standing[key].health, ROLES, before, now)
         conditions = merge_conditions(
@@ -104,21 +107,20 @@ class Fleet:
         return self.statuses[key] != before
 
 
-def measure(size: int) -> Figures:
-    """Let a fleet report."""
-    world, random = World.make(np.random.default_rng(1)), np.random.default_rng(2)
-    shares = world.shares(0)
+def measure(size: int, profile: Profile, shares: Rows) -> Figures:
+    """Let a fleet report, whose traffic has these shares of the bins."""
+    random = np.random.default_rng(2)
 
     def written(key: Key, window: int) -> bytes:
         bins = random.multinomial(ROWS, shares).tolist()
-        told = line(window, ROWS, world.profile, [Histogram(tuple(each)) for each in bins])
+        told = line(window, ROWS, profile, [Histogram(tuple(each)) for each in bins])
         (encoded,) = replace(told, model="/".join(key)).encode()
         return encoded
 
     fleet = Fleet(
         Watch(
             monitoring=Monitoring(window=WINDOW),
-            drift=world.profile,
+            drift=profile,
             outliers=OUTLIERS,
             reporters=(Reporter(pod="pod", since=START),),
         )
@@ -126,13 +128,15 @@ def measure(size: int) -> Figures:
     keys = [(f"n{number % NAMESPACES}", f"m{number}") for number in range(size)]
     past = [written(("n", "m"), window) for window in PAST]
     for told in past:
-        fleet.take(("what", "is needed once"), [_parsed(told)], _parsed(told).end + PLACE.lag)
+        fleet.judge(("what", "is needed once"), [_parsed(told)], _parsed(told).end + PLACE.lag)
     before = _resident()
     for key in keys:
         for told in past[:-1]:
             fleet.store.add(key, [_parsed(told)], _parsed(told).end + PLACE.lag)
-        fleet.take(key, [_parsed(past[-1])], _parsed(past[-1]).end + PLACE.lag)
+        fleet.judge(key, [_parsed(past[-1])], _parsed(past[-1]).end + PLACE.lag)
     memory = (_resident() - before) / size
+    for key in keys:
+        fleet.write(key, _parsed(past[-1]).end + PLACE.lag)
     news = {key: written(key, DAY_AGO).decode().strip() for key in keys}
     return asyncio.run(_tick(fleet, news, memory))
 
@@ -158,7 +162,9 @@ async def _tick(fleet: Fleet, news: Mapping[Key, str], memory: float) -> Figures
         for moment in (now, now + timedelta(seconds=10)):
             start, elsewhere = time.process_time(), workspace.seconds
             readings = await source.collect(targets, moment)
-            writes.append(sum(fleet.take(key, readings[key].lines, moment) for key in news))
+            for key in news:
+                fleet.judge(key, readings[key].lines, moment)
+            writes.append(sum(fleet.write(key, moment) for key in news))
             took.append(time.process_time() - start - (workspace.seconds - elsewhere))
             if moment is now and sum(len(each.lines) for each in readings.values()) != len(news):
                 raise ValueError("not every line arrived")
@@ -195,9 +201,10 @@ def report() -> list[dict[str, Any]]:
     head += ["statuses written", "written, nothing new"]
     print(f"\nA fleet in {NAMESPACES} namespaces:\n\n| {' | '.join(head)} |")
     print(f"|{'---:|' * len(head)}")
+    world = World.make(np.random.default_rng(1))
     for size in SIZES:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(measure, (size,))
+            found = pool.apply(measure, (size, world.profile, world.shares(0)))
         cells = [f"{size:,}", found.queries, f"{found.seconds:.2f}", f"{found.quiet_seconds:.2f}"]
         cells += [f"{found.memory / 1000:.1f}", f"{found.writes:,}", found.quiet_writes]
         print(f"| {' | '.join(map(str, cells))} |", flush=True)

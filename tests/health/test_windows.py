@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from modelops_operator.core.health.windows import (
     LONGEST,
     MINIMUM_ROWS,
-    MOST_HISTOGRAMS,
+    MOST_EDGES,
+    MOST_FEATURES,
     MOST_WINDOWS,
     SCORES,
     Groups,
@@ -317,7 +318,11 @@ def test_a_pod_that_makes_everything_up_takes_little_memory_and_time() -> None:
     assert found.damaged == now
     span = found.groups(now + timedelta(minutes=1)).span
     assert span is not None
-    assert len(span.histograms) <= MOST_HISTOGRAMS
+    assert len(span.histograms) == MOST_EDGES * 30
+    found.add([line(edges=HASH, features={MOST_FEATURES: histogram(1)}, rows=1)], now)
+    after_all = found.groups(now + timedelta(minutes=1)).span
+    assert after_all is not None
+    assert after_all.rows == span.rows
 
 
 def test_the_oldest_of_too_many_windows_are_closed_early() -> None:

@@ -60,6 +60,8 @@ class Scene:
     watch: Watch
     now: datetime
     groups: Groups
+    span: Window | None
+    """All that is judged in one window."""
 
     @property
     def patience(self) -> timedelta:
@@ -103,9 +105,11 @@ Check = Callable[[Scene], Said | None]
 
 def evaluate(history: History, watch: Watch, now: datetime) -> Health:
     """Judge what the pods of one revision told."""
-    scene = Scene(history=history, watch=watch, now=now, groups=history.groups(now))
+    groups = history.groups(now)
+    span = groups.span
+    scene = Scene(history=history, watch=watch, now=now, groups=groups, span=span)
     figures: dict[str, Any] = {}
-    if (span := scene.groups.span) is not None:
+    if span is not None:
         figures = {
             "evaluatedAt": timestamp(now),
             "source": watch.source,
@@ -454,7 +458,7 @@ def _no_reference(scene: Scene) -> Said | None:
 
 
 def _other_reference(scene: Scene) -> Said | None:
-    profile, span = scene.watch.drift, scene.groups.span
+    profile, span = scene.watch.drift, scene.span
     if not isinstance(profile, Profile) or span is None or fits(span, profile):
         return None
     return Reason.REFERENCE_MISMATCH, _mismatch(profile)
@@ -519,8 +523,7 @@ def _monitoring(scene: Scene) -> Condition:
 
 
 def _receiving(scene: Scene) -> str:
-    span = scene.groups.span
-    forms = sorted(span.forms) if span is not None else []
+    forms = sorted(scene.span.forms) if scene.span is not None else []
     served = f"; the models are served as {', '.join(forms)}" if forms else ""
     return f"{count(len(scene.watch.reporters), 'pod')} report{served}"
 

@@ -1,6 +1,7 @@
 """The figures behind a verdict, in the shape of `status.health`: no floats, the worst first."""
 
 from decimal import Decimal
+from sys import intern
 from typing import Any, Final
 
 import numpy as np
@@ -128,8 +129,11 @@ def latency_quantile(window: Window, share: float) -> float | None:
 
 
 def decimal(figure: float, *, places: int) -> str:
-    """Write a float as a decimal string, rounded, without exponent."""
-    return format_decimal(Decimal(f"{figure:.{places}f}"))
+    """Write a float as a decimal string, rounded, without exponent.
+
+    One object for equal ones: thousands of verdicts say the same.
+    """
+    return intern(format_decimal(Decimal(f"{figure:.{places}f}")))
 
 
 def duration(seconds: float) -> str:

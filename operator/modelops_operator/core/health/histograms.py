@@ -76,6 +76,11 @@ class Histograms(Mapping[Key, Counts]):
         total._pack(self._counts.astype(np.int64) + other._counts)
         return total
 
+    @property
+    def sizes(self) -> Mapping[Key, int]:
+        """The number of bins of each."""
+        return {key: place.stop - place.start for key, place in self._layout.items()}
+
     def rows(self, places: Places, width: int) -> Counts:
         """Lay histograms out as rows, filled up with zeros to `width` bins.
 

@@ -55,6 +55,9 @@ CALIBRATED_SIZES: Final = (Decimal("0.05"), Decimal("0.1"))
 SURGE: Final = 1.5
 """So many times as often as in the reference is an alert. It is the warning's ratio for outliers,
 between what nobody minds and twice as often."""
+SURGE_CHANCE: Final = 1e-3
+"""Probability below which that is no accident: the ratio alone is a bar for all but rare
+categories, and the feature as a whole has to differ significantly, too."""
 LASTING: Final = Decimal("0.7")
 """The share of the warning's threshold that holds for a day. A daily rhythm of 0.2 standard
 deviations makes a PSI of at most 0.03 in eight hours, three years in the employment data 0.058."""
@@ -154,7 +157,7 @@ def judge_drift(
     found = _compare([*groups, *blocks], len(groups), profile, thresholds)
     late, past = found.part(slice(len(groups))), found.part(slice(len(groups), None))
     verdicts = _agreement(profile, late)
-    if blocks:
+    if past.levels.any() or past.surges.any():
         for each in _agreement(profile, past).values():
             hidden = verdicts[each.name].severity is Severity.NONE
             if hidden and each.severity is not Severity.NONE:
@@ -226,11 +229,8 @@ def counted(window: Window, profile: Profile) -> bool:
 
 def fits(window: Window, profile: Profile) -> bool:
     """Whether all that was counted in the window was counted against this profile."""
-    sizes = {index: len(_expected(feature)) for index, feature in compared(profile).values()}
-    return all(
-        edges == profile.edges_hash and len(counts) == sizes.get(index)
-        for (edges, index), counts in window.histograms.items()
-    )
+    expected = dict(_Reference.of(profile).places)
+    return packed(window.histograms).sizes.items() <= expected.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +338,7 @@ def _compare(
         by_itself = np.where(known, psi_by_itself(counts, live, variation, CHANCE), 0.0)
         bounds = np.maximum(sizes, by_itself[:, np.newaxis])
     if known.any() and thresholds.alert is None:
-        ratios = surges(counts, live, variation, CHANCE)
+        ratios = surges(counts, live, variation, SURGE_CHANCE)
         surged = np.where(sudden & significant[:, np.newaxis] & (ratios >= SURGE), ratios, 0.0)
     levels = np.where(significant, (values[:, np.newaxis] > bounds).sum(axis=1), 0)
     return _Comparison(

@@ -37,8 +37,10 @@ SKEW: Final = timedelta(minutes=1)
 """A window that ends further in the future was written by a clock that is wrong."""
 REVISIONS: Final = 3
 """Revisions kept of one deployment: the running one, the next one, and one to roll back to."""
-MOST_HISTOGRAMS: Final = 5_000
-"""Features of one revision, predictions included; whoever tells of more makes them up."""
+MOST_FEATURES: Final = 5_000
+"""Whoever tells of more makes them up."""
+MOST_EDGES: Final = 3
+"""All pods of a revision count against the same; whoever tells of more makes them up."""
 MOST_WINDOWS: Final = 200
 """Recent windows kept apart: twice as many as the shortest ones that lines may still come for."""
 SCORES: Final = -1
@@ -192,8 +194,8 @@ class History:
         self.damaged: datetime | None = None
         """When a line that cannot be understood last came."""
         self._changed = datetime.min.replace(tzinfo=UTC)
-        self._told: set[Key] = set()
-        """The histograms that lines had so far."""
+        self._edges: tuple[str, ...] = ()
+        """What lines were counted against so far."""
 
     def add(self, lines: Iterable[Line], now: datetime) -> None:
         """Count what is new among the lines; those of other revisions are not looked at."""
@@ -208,11 +210,12 @@ class History:
         if end > now + timedelta(seconds=line.seconds) + SKEW:
             self.skewed = now
             return
-        told = {(line.edges, each.index) for each in line.features} - self._told
-        if len(self._told) + len(told) > MOST_HISTOGRAMS:
+        if line.edges not in self._edges and len(self._edges) < MOST_EDGES:
+            self._edges += (line.edges,)
+        made_up = any(each.index >= MOST_FEATURES for each in line.features)
+        if made_up or line.edges not in self._edges:
             self.damaged = now
             return
-        self._told |= told
         self._heard[line.pod] = max(end, self._heard.get(line.pod, end))
         if line.rows or line.requests:
             self.traffic = max(end, self.traffic or end)

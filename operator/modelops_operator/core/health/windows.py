@@ -152,12 +152,12 @@ class _Slot:
 
     def add(self, line: Line) -> bool:
         """Count a line; False if it was counted before, or does not fit the others."""
-        writer = (line.pod, line.worker)
-        if line.chunk in self.parts.get(writer, ()) or not _fits(line, self.window):
+        writer, told = (line.pod, line.worker), _window(line)
+        if line.chunk in self.parts.get(writer, ()) or not _fits(told, self.window):
             return False
         self.parts.setdefault(writer, set()).add(line.chunk)
         self.wanted[writer] = line.chunks
-        self.window += _window(line)
+        self.window += told
         return True
 
     @property
@@ -358,12 +358,10 @@ def _counts(histogram: Histogram) -> Counts:
     return np.array([*histogram.counts, histogram.missing, histogram.unseen], dtype=np.int64)
 
 
-def _fits(line: Line, window: Window) -> bool:
-    """Whether the line's histograms have as many bins as those they are to be added to."""
-    return all(
-        len(counts) == len(window.histograms.get(key, counts))
-        for key, counts in _histograms(line).items()
-    )
+def _fits(told: Window, window: Window) -> bool:
+    """Whether the histograms have as many bins as those they are to be added to."""
+    known = packed(window.histograms).sizes
+    return all(known.get(key, size) == size for key, size in packed(told.histograms).sizes.items())
 
 
 def _added(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:

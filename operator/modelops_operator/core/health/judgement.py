@@ -21,8 +21,8 @@ three. So a value above the threshold and the verdict go together.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
-from functools import lru_cache
 from typing import Final, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from modelops_runtime.profile import FeatureProfile, Profile
@@ -154,11 +154,12 @@ def judge_drift(
     `day` has the blocks of the last day. What lasts in there, and no group shows, is a warning.
     """
     blocks = day if len(day) > 1 else ()
-    found = _compare([*groups, *blocks], len(groups), profile, thresholds)
+    reference = _reference(profile)
+    found = _compare([*groups, *blocks], len(groups), reference, thresholds)
     late, past = found.part(slice(len(groups))), found.part(slice(len(groups), None))
-    verdicts = _agreement(profile, late)
+    verdicts = _agreement(reference.features, late)
     if past.levels.any() or past.surges.any():
-        for each in _agreement(profile, past).values():
+        for each in _agreement(reference.features, past).values():
             hidden = verdicts[each.name].severity is Severity.NONE
             if hidden and each.severity is not Severity.NONE:
                 verdicts[each.name] = replace(each, severity=Severity.WARN, lasting=True)
@@ -210,7 +211,6 @@ def sampled(groups: Sequence[Window], role: str) -> tuple[Window, ...]:
     )
 
 
-@lru_cache(maxsize=1024)
 def compared(profile: Profile) -> Mapping[str, Compared]:
     """Name what is compared: features, scores and predicted classes, each by a name of its own."""
     found = {each.name: (index, each) for index, each in enumerate(profile.features)}
@@ -229,7 +229,7 @@ def counted(window: Window, profile: Profile) -> bool:
 
 def fits(window: Window, profile: Profile) -> bool:
     """Whether all that was counted in the window was counted against this profile."""
-    expected = dict(_Reference.of(profile).places)
+    expected = dict(_reference(profile).places)
     return packed(window.histograms).sizes.items() <= expected.items()
 
 
@@ -237,6 +237,7 @@ def fits(window: Window, profile: Profile) -> bool:
 class _Reference:
     """A profile in matrices, a row for each feature."""
 
+    features: Mapping[str, Compared]
     places: Places
     """Where a window has the same."""
     counts: Counts
@@ -249,18 +250,19 @@ class _Reference:
     """Where a surge is looked for: categories, missing and unseen values. (features, bins)."""
 
     @classmethod
-    @lru_cache(maxsize=1024)
     def of(cls, profile: Profile) -> Self:
-        features = [feature for _, feature in compared(profile).values()]
+        named = compared(profile)
+        features = [feature for _, feature in named.values()]
         counts = _matrix([_expected(feature) for feature in features])
         known = np.array([feature.variation is not None for feature in features], dtype=np.bool_)
         ends = np.array([[feature.bins] for feature in features])
         first = np.where([[feature.kind == "category"] for feature in features], 0, ends)
         places = np.arange(counts.shape[1])
         return cls(
+            features=named,
             places=tuple(
                 ((profile.edges_hash, index), len(feature.counts) + 2)
-                for index, feature in compared(profile).values()
+                for index, feature in named.values()
             ),
             counts=counts,
             variation=np.array([feature.variation or 0.0 for feature in features]),
@@ -272,6 +274,17 @@ class _Reference:
         """Give the PSI that matters as a warning and as an alert, shape (features, 2)."""
         usual, calibrated = (_sizes(thresholds, each, share) for each in (SIZES, CALIBRATED_SIZES))
         return np.where(self.known[:, np.newaxis], calibrated, usual)
+
+
+_REFERENCES: Final[WeakKeyDictionary[Profile, _Reference]] = WeakKeyDictionary()
+"""As long as somebody holds the profile."""
+
+
+def _reference(profile: Profile) -> _Reference:
+    known = _REFERENCES.get(profile)
+    if known is None:
+        known = _REFERENCES[profile] = _Reference.of(profile)
+    return known
 
 
 def _sizes(
@@ -305,13 +318,12 @@ class _Comparison:
 
 
 def _compare(
-    windows: Sequence[Window], late: int, profile: Profile, thresholds: DriftThresholds
+    windows: Sequence[Window], late: int, reference: _Reference, thresholds: DriftThresholds
 ) -> _Comparison:
     """Hold windows against the reference, all features of all of them at once.
 
     The first `late` ones are of late; for the others `LASTING` of the warning is enough.
     """
-    reference = _Reference.of(profile)
     shape = len(windows), *reference.counts.shape
     live = np.concatenate(
         [packed(each.histograms).rows(reference.places, shape[-1]) for each in windows]
@@ -349,12 +361,12 @@ def _compare(
     )
 
 
-def _agreement(profile: Profile, found: _Comparison) -> dict[str, FeatureVerdict]:
+def _agreement(features: Mapping[str, Compared], found: _Comparison) -> dict[str, FeatureVerdict]:
     """Say for each feature, by its name, what two groups agree on; nothing where there is one."""
     values, levels, ratios = (_agreed(each) for each in (found.psi, found.levels, found.surges))
     alone, bounds = len(found.psi) == 1, found.bounds.min(axis=0).tolist()
     verdicts = {}
-    for row, (name, (_, feature)) in enumerate(compared(profile).items()):
+    for row, (name, (_, feature)) in enumerate(features.items()):
         most = int(ratios[row].argmax())
         surged = not alone and ratios[row, most] > 0
         level = _ALERT if surged else int(levels[row])

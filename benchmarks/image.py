@@ -28,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -43,9 +42,9 @@ from modelops_operator.adapters.oci import Reference, Registry
 from modelops_operator.api.config import BuilderConfig
 from modelops_operator.api.facts import Role
 from modelops_operator.api.resources import ImageModel
-from modelops_operator.builder.bundle import LOCK_FILE, read_bundle
+from modelops_operator.builder.bundle import read_bundle
 from modelops_operator.builder.images import WORKSPACE, write_workspace_bundle
-from modelops_operator.builder.lock import LockedWheel, resolve
+from modelops_operator.builder.lock import resolve
 from modelops_operator.builder.requirements import read_requirements
 from modelops_operator.builder.target import Target
 from uv import find_uv_bin
@@ -215,8 +214,7 @@ def interpreter() -> Path:
 def prepare_wheels(ground: Ground, index: LocalIndex, folder: Path) -> Path:
     """Have the index offer all that either side installs; give our runtime's bundle."""
     write_workspace_bundle(WORKSPACE, folder)
-    runtime = version("modelops-runtime")
-    bundle = read_bundle(folder, runtime)
+    bundle = read_bundle(folder, version("modelops-runtime"))
     ca_bundle = Path(ground.ca_bundle) if ground.ca_bundle else None
     config = BuilderConfig(index_urls=(ground.index,), ca_bundle=ca_bundle)
     names = ("mlflow", "lightgbm", "numpy", "pandas", "scikit-learn", "scipy", "bentoml")
@@ -230,18 +228,7 @@ def prepare_wheels(ground: Ground, index: LocalIndex, folder: Path) -> Path:
     own = [wheel for wheel in bundle.lock(TARGET).wheels if not wheel.own]
     wheels = {wheel.sha256: wheel for wheel in (*own, *found[0].wheels, *found[1].wheels)}
     index.add(wheels.values(), ca_bundle)
-    offer_from(index, wheels, folder / runtime / LOCK_FILE)
     return folder
-
-
-def offer_from(index: LocalIndex, wheels: Mapping[str, LockedWheel], lock: Path) -> None:
-    """Write the local index's addresses into a lock."""
-    text = lock.read_text()
-    for package in tomllib.loads(text)["packages"]:
-        for wheel in package.get("wheels", ()):
-            if known := wheels.get(wheel["hashes"]["sha256"]):
-                text = text.replace(wheel["url"], index.address(known).url)
-    lock.write_text(text)
 
 
 def base_archive() -> Path:

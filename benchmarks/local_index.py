@@ -6,7 +6,6 @@ Both sides of a comparison install from it, so that neither waits for the networ
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -25,7 +24,6 @@ class LocalIndex:
         self._folder = folder
         for name in ("simple", "store"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        self.url = ""
 
     def add(self, wheels: Iterable[LockedWheel], ca_bundle: Path | None) -> None:
         """Fetch wheels and offer them."""
@@ -42,10 +40,6 @@ class LocalIndex:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(await store.fetch(wheel))
 
-    def address(self, wheel: LockedWheel) -> LockedWheel:
-        """Give the same wheel, to be had from here."""
-        return replace(wheel, url=f"{self.url}/{wheel.name}/{wheel.filename}")
-
     @contextmanager
     def serving(self) -> Iterator[str]:
         """Serve in a thread; give the index's address."""
@@ -56,11 +50,11 @@ class LocalIndex:
         runner = web.AppRunner(app, access_log=None)
         loop.run_until_complete(runner.setup())
         loop.run_until_complete(web.TCPSite(runner, HOST, 0).start())
-        self.url = f"http://{HOST}:{runner.addresses[0][1]}/simple"
+        url = f"http://{HOST}:{runner.addresses[0][1]}/simple"
         thread = Thread(target=loop.run_forever, daemon=True)
         thread.start()
         try:
-            yield self.url
+            yield url
         finally:
             asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
             loop.call_soon_threadsafe(loop.stop)

@@ -123,12 +123,14 @@ def make_wheel(tmp_path: Path) -> MakeWheel:
         version: str = "1.0",
         *,
         modes: Mapping[str, int] | None = None,
+        requires: str = "",
         bare: bool = False,
     ) -> LockedWheel:
         info = f"{name}-{version}.dist-info"
         content = dict(files)
         if not bare:
-            content[f"{info}/METADATA"] = f"Name: {name}\nVersion: {version}\n".encode()
+            needs = f"Requires-Dist: {requires}\n" if requires else ""
+            content[f"{info}/METADATA"] = f"Name: {name}\nVersion: {version}\n{needs}".encode()
             content[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\n"
             content[f"{info}/RECORD"] = "".join(
                 f"{path},sha256={_record(data)},{len(data)}\n" for path, data in content.items()

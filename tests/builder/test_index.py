@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
-from modelops_operator.api.config import BuilderConfig, RegistryConfig
+from modelops_operator.api.config import BuilderConfig, OperatorConfig, RegistryConfig
+from modelops_operator.builder.bundle import read_bundle
 from modelops_operator.builder.connections import connected
 from modelops_operator.builder.failures import BuildError
 from modelops_operator.builder.image import Repository
@@ -21,6 +22,8 @@ from modelops_operator.builder.locks import Locks
 from modelops_operator.builder.target import Target
 from modelops_operator.builder.wheels import WheelStore
 
+from tests.builder.conftest import Configure, RunningMlflow
+from tests.builder.releases import build, release, spec_of
 from tests.registries.proxy import serving
 from tests.registries.servers import RunningRegistry
 from tests.registries.tokens import Certificate
@@ -133,6 +136,28 @@ async def test_a_folder_of_wheels_will_do_without_any_index(
         with pytest.raises(BuildError, match="wheels does not have it any more") as caught:
             await store.fetch(wheel)
     assert caught.value.failure.reason == "PackageCorrupt"
+
+
+async def test_the_runtimes_own_wheels_come_from_there_as_well(
+    make_wheel: MakeWheel, configure: Configure, mlflow: RunningMlflow, tmp_path: Path
+) -> None:
+    """Its lock names addresses of PyPI, which such a cluster does not reach."""
+    runtime = make_wheel({}, "modelops_runtime", "0.1.0", requires="toy==1.0")
+    toy = make_wheel({"toy.py": b""})
+    place = tmp_path / "bundle" / "0.1.0"
+    place.mkdir(parents=True)
+    path_of(runtime).rename(place / runtime.filename)
+    wheel = f'{{url = "https://pypi.invalid/{toy.filename}", hashes = {{sha256 = "{toy.sha256}"}}}}'
+    package = f'{{name = "toy", version = "1.0", wheels = [{wheel}]}}'
+    (place / "pylock.toml").write_text(
+        f'lock-version = "1.0"\ncreated-by = "us"\npackages = [{package}]\n'
+    )
+    ours = {"runtimeBundle": str(place.parent), "indexUrls": [path_of(toy).parent.as_uri()]}
+    config = OperatorConfig.model_validate(configure(builder=ours))
+    models = release(mlflow, tmp_path / "models", "away", "away")
+    built = await build(config, spec_of(models, config, "away"))
+    assert built.form == "Fast"
+    assert built.lock == read_bundle(place.parent, "0.1.0").lock(TARGET).digest
 
 
 async def test_an_index_is_reached_by_the_proxy_that_the_environment_names(

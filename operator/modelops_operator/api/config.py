@@ -121,10 +121,13 @@ class Rebase(StrEnum):
     """As soon as it is configured: every deployment rolls out once."""
 
 
+PYPI: Final = "https://pypi.org/simple"
+
+
 class BuilderConfig(Fields):
     """How images are built."""
 
-    index_urls: tuple[IndexUrl, ...] = ("https://pypi.org/simple",)
+    index_urls: tuple[IndexUrl, ...] = (PYPI,)
     """Package indexes, the first one first, and folders of wheels (file:///wheels); no other is
     ever asked."""
     ca_bundle: Path | None = None

@@ -15,7 +15,7 @@ from modelops_runtime.bento import ServingRuntime
 from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import INDEX, Blob, sha256
 from modelops_operator.adapters.registry_errors import RegistryError
-from modelops_operator.api.config import OperatorConfig
+from modelops_operator.api.config import PYPI, OperatorConfig
 from modelops_operator.api.facts import Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import ImageModel, ModelImageSpec
@@ -90,7 +90,8 @@ class Builder:
 
         `progress` is called with the step (words for people) and the bytes pushed so far. Raises
         BuildError, which has a Failure for people and the last lines of the log. Cancelling it is
-        safe at any moment: nothing is tagged before all of it is there.
+        safe at any moment: nothing is tagged before all of it is there. The build ends when nobody
+        is left who asked.
         """
         going = self._going.get(spec)
         if going is None:
@@ -257,8 +258,8 @@ class _Build:
 
     async def _lock(self, bundle: Bundle, models: Sequence[FetchedModel], target: Target) -> Lock:
         heavy = [model for model in models if not model.fast]
-        if not heavy:
-            return bundle.lock(target)
+        if not heavy and PYPI in self._site.config.builder.index_urls:
+            return bundle.lock(target)  # which names the files there
         self._transfer.begin("Resolving requirements")
         asked = [model.requirements() for model in heavy]
         wanted = sorted({*bundle.requirements(), *(line for part in asked for line in part.wanted)})

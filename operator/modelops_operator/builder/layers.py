@@ -129,7 +129,7 @@ class _Sink:
         self.archived += len(data)
         self.pending += data
         while len(self.pending) > BUFFER:
-            piece = bytes(self.pending[:BUFFER])
+            piece = self.pending[:BUFFER]
             del self.pending[:BUFFER]
             self._compress(piece)
 
@@ -137,10 +137,10 @@ class _Sink:
         self.write(bytes(-self.archived % block))
 
     def finish(self) -> None:
-        self._compress(bytes(self.pending))
+        self._compress(self.pending)
         self._put(self.compressor.flush())
 
-    def _compress(self, data: bytes) -> None:
+    def _compress(self, data: bytearray) -> None:
         self.inner.update(data)
         self._put(self.compressor.compress(data))
 

@@ -113,32 +113,42 @@ def test_what_is_downloaded_is_what_was_trained(
         assert {name: info.load(name) for name in info.files} == trained.files[version.role]
 
 
-def test_another_alias_and_names_and_none(
-    small: Trained, server: str, client: MlflowClient
+SPARE = {"drift": "spare_profile"}
+
+
+@pytest.fixture(scope="module")
+def spare(small: Trained, server: str) -> Registration:
+    """Another training, with an alias and names of its own."""
+    return register(small, "spare", alias="champion", names=SPARE, tracking_uri=server)
+
+
+def test_another_alias_and_names(spare: Registration, client: MlflowClient) -> None:
+    names = [version.name for version in spare.versions]
+    assert names == ["spare_profile", "spare_outlier", "spare"]
+    assert all(
+        client.get_registered_model(each).aliases == {"champion": version.version}
+        for each, version in zip(names, spare.versions, strict=True)
+    )
+
+
+def test_a_users_own_run_stays_theirs_and_no_alias_means_none(
+    spare: Registration, small: Trained, server: str, client: MlflowClient
 ) -> None:
-    names = {"drift": "spare_profile"}
-    one = register(small, "spare", alias="champion", names=names, tracking_uri=server)
-    assert {version.name for version in one.versions} == {"spare", "spare_profile", "spare_outlier"}
-    two = register(small, "spare", alias=None, names=names, tracking_uri=server)
-    assert two.alias is None
-    aliases = {
-        name: client.get_registered_model(name).aliases for name in ("spare", "spare_profile")
-    }
-    assert aliases == {"spare": {"champion": "1"}, "spare_profile": {"champion": "1"}}
-
-
-def test_a_users_own_run_stays_theirs(small: Trained, server: str, client: MlflowClient) -> None:
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(server)
     try:
         with mlflow.start_run(experiment_id="0") as mine:
-            made = register(small, "nested", alias=None)
+            made = register(small, "spare", alias=None, names=SPARE)
             active = mlflow.active_run()
             assert active is not None
             assert active.info.run_id == mine.info.run_id
     finally:
         mlflow.set_tracking_uri(before)
     assert client.get_run(made.run_id).data.tags["mlflow.parentRunId"] == mine.info.run_id
+    assert made.alias is None
+    former = spare.versions[-1].version
+    assert made.versions[-1].version != former
+    assert client.get_registered_model("spare").aliases == {"champion": former}
 
 
 def test_a_local_database_works_without_any_server(small: Trained, tmp_path: Path) -> None:
@@ -160,11 +170,8 @@ def test_a_server_that_is_not_there_is_named(
         register(small, "x", tracking_uri="http://127.0.0.1:9")
 
 
-def test_a_note_that_is_none_is_refused_for_people(
-    small: Trained, server: str, client: MlflowClient
-) -> None:
-    register(small, "noted", alias=None, tracking_uri=server)
-    client.set_registered_model_tag("noted", INTENT, "{}")
+def test_a_note_that_is_none_is_refused_for_people(server: str, client: MlflowClient) -> None:
+    client.create_registered_model("noted", tags={INTENT: "{}"})
     with pytest.raises(AliasError, match=r"its tag 'modelops\.moving' is '{}', not the note of"):
         repair("noted", tracking_uri=server)
 

@@ -12,20 +12,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before MLflow is imported: a training machine has no business with MLflow's usage statistics.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from modelops_training import (
-    Registration,
-    Trained,
-    TrainingError,
-    register,
-    repair,
-    train,
-)
+# The package brings what trains and registers when it is first asked for: not for `--help`.
+import modelops_training as package
+from modelops_training import TrainingError
 from modelops_training.data import REFERENCE_YEAR, TARGET, UNITS, YEAR, YEARS, employment
+
+if TYPE_CHECKING:
+    from modelops_training import Registration, Trained
 
 _RECALL = "outlier_recall_"
 
@@ -93,7 +91,7 @@ def _years(text: str) -> tuple[int, ...]:
 
 
 def _repair(options: argparse.Namespace) -> int:
-    move = repair(options.name, tracking_uri=options.tracking_uri)
+    move = package.repair(options.name, tracking_uri=options.tracking_uri)
     if options.json:
         _print(json.dumps({"repaired": None if move is None else dict(move.versions)}))
     elif move is None:
@@ -107,7 +105,7 @@ def _repair(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     frame = employment(options.years).drop(columns=YEAR)
-    trained = train(
+    trained = package.train(
         frame,
         TARGET,
         overrides={name: {"unit": unit} for name, unit in UNITS.items()},
@@ -120,7 +118,7 @@ def _train(options: argparse.Namespace) -> int:
             year: trained.evaluate(rows) for year, rows in later.items()
         }
     else:
-        registration = register(
+        registration = package.register(
             trained,
             options.name,
             alias=options.alias,
@@ -152,9 +150,9 @@ def _cpu() -> float:
 
 
 def _summary(
-    trained: Trained,
+    trained: "Trained",
     measured: Mapping[int, Mapping[str, float]],
-    registration: Registration | None,
+    registration: "Registration | None",
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     return {
@@ -169,9 +167,9 @@ def _summary(
 
 def _show(
     years: Sequence[int],
-    trained: Trained,
+    trained: "Trained",
     measured: Mapping[int, Mapping[str, float]],
-    registration: Registration | None,
+    registration: "Registration | None",
     seconds: Mapping[str, float],
 ) -> None:
     recall = {name: value for name, value in trained.metrics.items() if name.startswith(_RECALL)}

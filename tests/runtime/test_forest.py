@@ -57,7 +57,7 @@ FORESTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", FORESTS)
 def test_many_rows_walk_together_as_they_do_alone(kind: str) -> None:
-    rows = np.float64(np.float32(np.nan_to_num(ROWS, nan=9.0)))
+    rows = np.nan_to_num(ROWS, nan=9.0).astype(np.float32).astype(np.float64)
     cuts = {"three classes": [-0.5, 0.5], "values": np.linspace(-3, 3, 50)}.get(kind, [0.0])
     fitted = FORESTS[kind].fit(rows[:200], np.digitize(rows[:200, 0], cuts))
     model = treelite.sklearn.import_model(fitted)

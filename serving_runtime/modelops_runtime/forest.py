@@ -155,8 +155,19 @@ class Forest:
             matrix = np.ascontiguousarray(matrix[:, : self.inputs])
         if matrix.shape[1] < self.inputs or matrix.dtype != np.float64:
             raise ForestError(f"{matrix.dtype} {matrix.shape} for {self.inputs} inputs of float64")
-        if self._levels is not None and rows > _FEW and not np.isnan(matrix).any():
+        if self._levels is None or rows <= _FEW:
+            return self._predict_each(matrix)
+        gaps = np.isnan(matrix).any(axis=1)
+        if not gaps.any():
             return self._levels.predict(matrix)
+        result = np.empty((rows, self._output))
+        result[gaps] = self._predict_each(matrix[gaps])
+        result[~gaps] = self._levels.predict(matrix[~gaps])
+        return result
+
+    def _predict_each(self, matrix: Matrix) -> NDArray[Any]:
+        """Have treelite walk the rows one by one."""
+        rows = len(matrix)
         read = matrix.astype(_TYPES[self._reads], copy=False)
         result = np.zeros((rows, self._output), dtype=self._type)
         _check(

@@ -153,8 +153,9 @@ def _register_models(  # noqa: PLR0913  # named settings
 ) -> Registration:
     called = _called(trained.roles, name, names)
     started = time.perf_counter()
-    mover = nullcontext() if alias is None else aliases.Mover()
-    with _tracking(tracking_uri), _explained(name), mover as program:
+    # Started at once, as it takes seconds to import MLflow.
+    program = nullcontext() if alias is None else aliases.Mover()
+    with _tracking(tracking_uri), _explained(name), program as mover:
         naming.check(called, alias)
         aliases.repair(called["predictor"])
         measured = {step: trained.evaluate(rows) for step, rows in (evaluation or {}).items()}
@@ -178,8 +179,8 @@ def _register_models(  # noqa: PLR0913  # named settings
         for version in versions:
             _verify(trained, version)
         registered = time.perf_counter()
-        if program is not None and alias is not None:
-            program.move(_move(alias, versions))
+        if alias is not None and mover is not None:
+            mover.move(_move(alias, versions))
         moved = time.perf_counter()
         return Registration(
             train_id=trained.train_id,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.nursery import Nursery
     from tests.registries.servers import RunningRegistry, StartRegistry
 
 ROOT = Path(__file__).parents[1]
@@ -46,10 +47,16 @@ def tracking_uri(mlflow_folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A kubeconfig for a real API server with our custom resources and the operator's namespace."""
-    from tests.apiserver import Kubectl, running_apiserver
+    """A kubeconfig for a real API server with our custom resources and the operator's namespace.
 
-    with running_apiserver(tmp_path_factory.mktemp("apiserver")) as kubeconfig:
+    What OPERATOR asks for, who may do nothing, is in `audit.log` beside it.
+    """
+    from tests.apiserver import OPERATOR, Kubectl, audit_flags, running_apiserver
+
+    folder = tmp_path_factory.mktemp("apiserver")
+    flags = audit_flags(folder, [{"level": "Metadata", "users": [OPERATOR]}])
+    users = {OPERATOR: "system:serviceaccounts"}
+    with running_apiserver(folder, users=users, flags=flags) as kubeconfig:
         kubectl = Kubectl(kubeconfig)
         kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
@@ -101,3 +108,12 @@ http: {{addr: "{host}"}}
 @pytest.fixture(scope="session")
 def registry(start_registry: "StartRegistry") -> "RunningRegistry":
     return start_registry()
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Nursery"]:
+    """Where operators' processes come from."""
+    from tests.nursery import running_nursery
+
+    with running_nursery(tmp_path_factory.mktemp("operators")) as nursery:
+        yield nursery

@@ -150,9 +150,10 @@ MAY = (
     *(
         (OPERATOR, "staging", verb, child)
         for child in CHILDREN
-        for verb in (*READ, "create", "patch", "delete")
+        for verb in (*READ, "create", "patch")
     ),
-    *((OPERATOR, "staging", verb, "pods") for verb in READ),
+    (OPERATOR, "staging", "delete", "horizontalpodautoscalers.autoscaling"),
+    *((OPERATOR, "staging", verb, "pods") for verb in ("list", "watch")),
     (OPERATOR, "staging", "get", "pods/log"),
     (OPERATOR, "staging", "create", "events"),
     *(
@@ -174,6 +175,8 @@ MAY_NOT = (
     *((OPERATOR, space, "get", "secrets") for space in (NAMESPACE, "staging", "other")),
     (OPERATOR, "staging", "create", "pods"),
     (OPERATOR, "staging", "delete", "pods"),
+    (OPERATOR, "staging", "delete", "deployments.apps"),
+    (OPERATOR, "staging", "get", "pods"),
     (OPERATOR, "staging", "create", "pods/exec"),
     (OPERATOR, "other", "create", "deployments.apps"),
     (OPERATOR, NAMESPACE, "create", "deployments.apps"),

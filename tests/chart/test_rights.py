@@ -12,6 +12,7 @@ import modelops_operator
 import pytest
 from modelops_operator.adapters import kubernetes
 from modelops_operator.adapters.kubernetes import CHILDREN, Resource
+from modelops_operator.core.children import KINDS
 
 from tests.chart.chart import VALUES, merged, render
 
@@ -26,6 +27,7 @@ VERBS = {
     "create": ("create",),
     "replace": ("update",),
     "delete": ("delete",),
+    "pages": ("list",),
     "apply": ("create", "patch"),
     "write_status": ("patch",),
 }
@@ -45,12 +47,16 @@ NOT_IN_THE_SOURCE = {
 
 def asked(modules: tuple[str, ...], watched: tuple[Resource, ...]) -> set[tuple[str, str]]:
     """Give verb and resource of every request that these modules of the shell make."""
-    found = {(verb, each.plural) for each in watched for verb in ("get", "list", "watch")}
+    found = {(verb, each.plural) for each in watched for verb in ("list", "watch")}
     for module in modules:
         for method, resources in calls(ast.parse((SHELL / f"{module}.py").read_text())):
             suffix = "/status" if method == "write_status" else ""
             found |= {
-                (verb, f"{each.plural}{suffix}") for each in resources for verb in VERBS[method]
+                (verb, f"{each.plural}{suffix}")
+                for each in resources
+                for verb in VERBS[method]
+                # The children that each ModelDeployment has go with it.
+                if (verb, each.kind) not in {("delete", kind) for kind in KINDS}
             }
     return found
 

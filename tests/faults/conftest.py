@@ -1,23 +1,17 @@
 """Fixtures of the fault suite."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from tests.faults.nursery import Nursery
     from tests.faults.proxy import Proxy
+    from tests.faults.stories import Stories
     from tests.faults.world import World
-
-
-@pytest.fixture(scope="session")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Nursery"]:
-    from tests.faults.nursery import running_nursery
-
-    with running_nursery(tmp_path_factory.mktemp("operators")) as nursery:
-        yield nursery
+    from tests.nursery import Nursery
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +29,19 @@ def proxy(apiserver: Path) -> Iterator["Proxy"]:
 
     with proxied(apiserver) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def stories(
+    world: "World",
+    apiserver: Path,
+    nursery: "Nursery",
+    tracking_uri: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator["Stories"]:
+    from tests.faults.stories import MODEL, Stories
+
+    world.register(MODEL)
+    folder = tmp_path_factory.mktemp("stories")
+    with ExitStack() as stack:
+        yield Stories(world, apiserver, nursery, tracking_uri, folder, stack)

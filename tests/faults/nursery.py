@@ -2,7 +2,8 @@
 
 What it gives are real processes, to be killed and stopped like any other; only their imports, two
 seconds of processor time each, are done once. Run as a program, it reads where to find
-configuration and log, a line of JSON for each operator, and answers with the process's number.
+configuration and log, a line of JSON for each operator, and answers with the process's number; or
+a number, and answers how that process ended.
 """
 
 import json
@@ -10,11 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +26,8 @@ import yaml
 from tests.mlflow_server import free_port
 
 START = 60.0
+OPERATOR = "modelops_operator.shell.main"
+RUNS = "runs"
 
 
 @dataclass
@@ -33,6 +38,8 @@ class Operator:
     health: int
     metrics: int
     log: Path
+    clock: Path
+    """Holds the seconds that its time of day is moved by."""
     killed: bool = False
 
     def signal(self, number: signal.Signals) -> None:
@@ -67,30 +74,70 @@ class Nursery:
         self._stdin = stdin
         self._stdout = stdout
         self._count = 0
+        self._turn = threading.Lock()
         self.operators: list[Operator] = []
 
     def start(self, config: Mapping[str, Any], kubeconfig: Path) -> Operator:
         """Start an operator; it is not ready yet."""
+        with self._turn:
+            return self._start(config, kubeconfig)
+
+    def _start(self, config: Mapping[str, Any], kubeconfig: Path) -> Operator:
         self._count += 1
         place = self._folder / f"{self._count}.yaml"
         health, metrics = free_port(), free_port()
         ports = {"healthPort": health, "metricsPort": metrics}
         place.write_text(yaml.safe_dump({**config, "operator": {**config["operator"], **ports}}))
-        log = place.with_suffix(".log")
-        told = {"config": str(place), "log": str(log), "kubeconfig": str(kubeconfig)}
-        self._stdin.write(json.dumps(told) + "\n")
-        self._stdin.flush()
-        operator = Operator(int(self._stdout.readline()), health, metrics, log)
+        clock, log = place.with_suffix(".clock"), place.with_suffix(".log")
+        clock.write_text("0")
+        pid = self._ask(
+            {
+                "module": OPERATOR,
+                "log": str(log),
+                "MODELOPS_CONFIG": str(place),
+                "KUBECONFIG": str(kubeconfig),
+                "MODELOPS_CLOCK": str(clock),
+            }
+        )
+        operator = Operator(int(pid), health, metrics, log, clock)
         self.operators.append(operator)
         return operator
+
+    def spawn(self, module: str, config: Path, kubeconfig: Path, log: Path) -> int:
+        """Start one of our programs, and give the number of its process."""
+        told = {"module": module, "log": str(log)}
+        variables = {"MODELOPS_CONFIG": str(config), "KUBECONFIG": str(kubeconfig)}
+        with self._turn:
+            return int(self._ask({**told, **variables}))
+
+    def ended(self, pid: int) -> int | None:
+        """Tell how a process ended: its code, or minus the signal; None while it runs."""
+        with self._turn:
+            told = self._ask(pid)
+        return None if told == RUNS else int(told)
+
+    def wait(self, pid: int, patience: float = 20.0) -> int:
+        """Wait for the end of a process, and tell how it ended."""
+        deadline = time.monotonic() + patience
+        while (code := self.ended(pid)) is None:
+            assert time.monotonic() < deadline, f"process {pid} does not end"
+            time.sleep(0.02)
+        return code
+
+    def _ask(self, question: object) -> str:
+        self._stdin.write(json.dumps(question) + "\n")
+        self._stdin.flush()
+        return self._stdout.readline().strip()
 
 
 @contextmanager
 def running_nursery(folder: Path) -> Iterator[Nursery]:
     """Run it, and end all that came from it."""
-    command = [sys.executable, "-m", "tests.faults.nursery"]
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-m", "tests.nursery"]
+    root = Path(__file__).parents[1]
+    clock, source = folder / "clock.so", Path(__file__).with_name("clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O", "-o", clock, source], check=True)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "LD_PRELOAD": str(clock)}
     with subprocess.Popen(
         command,
         cwd=root,
@@ -113,26 +160,34 @@ def running_nursery(folder: Path) -> Iterator[Nursery]:
 
 def _serve() -> None:
     from mlflow import MlflowClient  # noqa: F401 - it is what takes the time
-    from modelops_operator.shell import main
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    import_module(OPERATOR)
     for line in sys.stdin:
         told = json.loads(line)
-        child = os.fork()
-        if child:
+        if isinstance(told, int):
+            pid, status = os.waitpid(told, os.WNOHANG)
+            print(os.waitstatus_to_exitcode(status) if pid else RUNS, flush=True)  # noqa: T201
+        elif child := os.fork():
             print(child, flush=True)  # noqa: T201 - its answer
-            continue
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        log = os.open(told["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.environ["MODELOPS_CONFIG"] = told["config"]
-        os.environ["KUBECONFIG"] = told["kubeconfig"]
-        try:
-            main.main()
-        finally:
-            os._exit(1)
+        else:
+            _run(**told)
+
+
+def _run(module: str, log: str, **variables: str) -> None:
+    """Be the program that was asked for, and never return."""
+    output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(variables)
+    code = 1
+    try:
+        import_module(module).main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ other. It runs in a thread of its own.
 """
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
@@ -52,6 +53,7 @@ class Fault:
 
 
 Rule = Callable[[Call], Fault | None]
+Heard = Callable[[Mapping[str, Any]], bool]
 
 
 class Proxy:
@@ -60,11 +62,20 @@ class Proxy:
     def __init__(self, upstream: str, *, writes: Callable[[Call], bool] = lambda _: True) -> None:
         """`writes` tells which of the calls that write are to be counted."""
         self.rule: Rule = lambda _: None
+        self.hears: Heard = lambda _: True
+        """Which events of watches are handed on."""
+        self.delay = 0.0
+        """Seconds that every request takes longer."""
+        self.longest_watch: float | None = None
+        """Seconds after which a watch is cut."""
+        self.stale: dict[str, tuple[int, bytes]] | None = None
+        """Answers to reads, given again and again once there is a place to keep them."""
         self.written: list[Call] = []
         """The writes that came, in their order."""
         self.address = ""
         self._upstream = upstream
         self._counts = writes
+        self._watches: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -83,6 +94,10 @@ class Proxy:
         self.rule = lambda _: None
         self.written = []
 
+    def cut(self) -> None:
+        """Cut the watches that are open."""
+        self._loop.call_soon_threadsafe(self._cut)
+
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve())
@@ -92,9 +107,13 @@ class Proxy:
         application = web.Application(client_max_size=2**26)
         application.router.add_route("*", "/{path:.*}", self._pass)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        # A watch's event is one line, however long.
         connector = aiohttp.TCPConnector(ssl=False, limit=0)
         async with aiohttp.ClientSession(
-            connector=connector, auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None)
+            connector=connector,
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=2**22,
         ) as self._session:
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -108,6 +127,9 @@ class Proxy:
         body = await request.read()
         call = self._seen(request, body)
         fault = self.rule(call)
+        await asyncio.sleep(self.delay)
+        if fault is None and self.stale is not None and _reads(call):
+            return await self._answer_again(request, self.stale)
         if fault is None:
             return await self._forward(request, body)
         if fault.forwarded:
@@ -132,14 +154,53 @@ class Proxy:
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
-            # Watches go on for minutes: pieces are handed on as they come, until who asked is gone.
+            if "watch=" in request.raw_path and answer.status == 200:
+                await self._watch(request, answer, response)
+                return response
             with suppress(ConnectionError):
                 async for piece in answer.content.iter_any():
                     await response.write(piece)
                 await response.write_eof()
             return response
 
+    async def _watch(
+        self, request: web.Request, answer: aiohttp.ClientResponse, response: web.StreamResponse
+    ) -> None:
+        """Hand on what is to be heard, until the watch is cut or who asked is gone."""
+        watch = asyncio.create_task(self._hand_on(answer, response))
+        self._watches.add(watch)
+        try:
+            await asyncio.wait([watch], timeout=self.longest_watch)
+        finally:
+            self._watches.discard(watch)
+            if (watch.cancel() or watch.cancelled()) and request.transport is not None:
+                request.transport.abort()
+
+    async def _hand_on(self, answer: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+        with suppress(ConnectionError):
+            while line := await answer.content.readline():
+                if self.hears(json.loads(line)):
+                    await response.write(line)
+            await response.write_eof()
+
+    async def _answer_again(
+        self, request: web.Request, stale: dict[str, tuple[int, bytes]]
+    ) -> web.Response:
+        if request.raw_path not in stale:
+            async with self._ask(request, b"") as answer:
+                stale[request.raw_path] = (answer.status, await answer.read())
+        status, content = stale[request.raw_path]
+        return web.Response(status=status, body=content, content_type="application/json")
+
+    def _cut(self) -> None:
+        for watch in list(self._watches):
+            watch.cancel()
+
     def _ask(self, request: web.Request, body: bytes) -> "aiohttp.client._RequestContextManager":
         kept = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
         url = URL(self._upstream + request.raw_path, encoded=True)
         return self._session.request(request.method, url, headers=kept, data=body or None)
+
+
+def _reads(call: Call) -> bool:
+    return call.method == "GET" and "watch=" not in call.path

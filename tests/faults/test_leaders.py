@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from modelops_operator.shell.leader import LEASE_SECONDS
 
-from tests.faults.nursery import Nursery, Operator
 from tests.faults.proxy import Call, Fault, Proxy
 from tests.faults.world import World, eventually, kubeconfig, proxied
+from tests.nursery import Nursery, Operator
 from tests.shell.operating import configuration
 
 pytestmark = pytest.mark.contract

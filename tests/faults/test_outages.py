@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.nursery import Nursery
 from tests.faults.proxy import Call, Fault, Proxy
 from tests.faults.world import LONG, NAMESPACE, World, kubeconfig
+from tests.nursery import Nursery
 from tests.shell.operating import configuration
 
 pytestmark = pytest.mark.contract

@@ -1,12 +1,13 @@
 """The cluster that operators are tried in: an API server, and hands that play all others in it."""
 
+import itertools
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ from tests.faults.proxy import Call, Proxy
 
 T = TypeVar("T")
 NAMESPACE = "faults"
+"""Of these and the namespaces whose names begin so, the hands take care."""
+SYSTEM = "modelops-system"
 DIGEST = "sha256:" + "1" * 64
 LONG = bool(os.environ.get("MODELOPS_LONG_FAULTS"))
 """`make test-faults`: everything, instead of what there is time for in `make test`."""
@@ -31,7 +34,9 @@ KINDS = {
 }
 VERDICTS = {"DriftDetected", "OutliersDetected", "MonitoringHealthy", "ServiceHealthy"}
 DEPLOYMENTS = "/apis/modelops.dev/v1alpha1/namespaces/{}/modeldeployments"
-IMAGES = "/apis/modelops.dev/v1alpha1/namespaces/modelops-system/modelimages"
+IMAGES = "/apis/modelops.dev/v1alpha1/namespaces/{}/modelimages"
+WATCHED = ("/apis/modelops.dev/v1alpha1/modelimages", "/apis/apps/v1/deployments")
+_registered: set[str] = set()
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
@@ -49,14 +54,14 @@ def is_of_the_work(call: Call) -> bool:
     return "/leases" not in call.path
 
 
-def kubeconfig(path: Path, server: str) -> Path:
-    """Write a kubeconfig of the test's administrator for an address."""
+def kubeconfig(path: Path, server: str, token: str = TOKEN) -> Path:
+    """Write a kubeconfig for an address, the administrator's or somebody else's."""
     context = {"cluster": "faults", "user": "admin"}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "faults", "cluster": {"server": server}}],
-        "users": [{"name": "admin", "user": {"token": TOKEN}}],
+        "users": [{"name": "admin", "user": {"token": token}}],
         "contexts": [{"name": "faults", "context": context}],
         "current-context": "faults",
     }
@@ -78,12 +83,30 @@ class World:
 
     api: httpx.Client
     mlflow: MlflowClient
-    registered: set[str] = field(default_factory=set)
+    namespace: str = NAMESPACE
+    system: str = SYSTEM
+    """Where the ModelImages are."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def elsewhere(self) -> "World":
+        """Give a namespace with images of its own, for an operator that serves it alone."""
+        name = f"{NAMESPACE}-{next(self.numbers)}"
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        self.api.post("/api/v1/namespaces", json=manifest).raise_for_status()
+        return replace(self, namespace=name, system=name)
+
+    def operator(self) -> dict[str, Any]:
+        """Give the configuration of an operator that serves this namespace alone."""
+        return {
+            "namespace": self.system,
+            "namespaces": [self.namespace],
+            "leaderElection": {"enabled": False},
+        }
 
     def register(self, model: str) -> None:
         """Register a version of a model, with the alias candidate."""
-        if model not in self.registered:
-            self.registered.add(model)
+        if model not in _registered:
+            _registered.add(model)
             self.mlflow.create_registered_model(model)
             self.mlflow.create_model_version(model, f"s3://models/{model}")
             self.mlflow.set_registered_model_alias(model, "candidate", "1")
@@ -94,20 +117,20 @@ class World:
         manifest = {
             "apiVersion": "modelops.dev/v1alpha1",
             "kind": "ModelDeployment",
-            "metadata": {"name": name, "namespace": NAMESPACE},
+            "metadata": {"name": name, "namespace": self.namespace},
             "spec": {"models": models, **spec},
         }
-        self.api.post(DEPLOYMENTS.format(NAMESPACE), json=manifest).raise_for_status()
+        self.api.post(DEPLOYMENTS.format(self.namespace), json=manifest).raise_for_status()
 
     def edit(self, name: str, **spec: Any) -> None:
         """Change the spec."""
-        path = f"{DEPLOYMENTS.format(NAMESPACE)}/{name}"
+        path = f"{DEPLOYMENTS.format(self.namespace)}/{name}"
         content = json.dumps({"spec": spec})
         self.api.patch(path, content=content, headers=_MERGE).raise_for_status()
 
     def status(self, name: str) -> Mapping[str, Any]:
         """Read the status; empty where there is none."""
-        answer = self.api.get(f"{DEPLOYMENTS.format(NAMESPACE)}/{name}")
+        answer = self.api.get(f"{DEPLOYMENTS.format(self.namespace)}/{name}")
         found: Mapping[str, Any] = answer.json().get("status") or {}
         return found
 
@@ -118,7 +141,7 @@ class World:
 
     def is_ready(self, name: str) -> bool:
         """Tell whether it serves what is asked for."""
-        live = self.api.get(f"{DEPLOYMENTS.format(NAMESPACE)}/{name}").json()
+        live = self.api.get(f"{DEPLOYMENTS.format(self.namespace)}/{name}").json()
         status = live.get("status") or {}
         seen = status.get("observedGeneration") == live["metadata"]["generation"]
         conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
@@ -136,13 +159,16 @@ class World:
         """Give all that there is of an object, without what differs from time to time."""
         children = {
             kind: [
-                {"metadata": _lasting(live["metadata"], name), "spec": _nameless(live, name)}
-                for live in self._items(path.format(NAMESPACE))
+                {
+                    "metadata": self._nameless(_lasting(live["metadata"]), name),
+                    "spec": self._nameless(_spec(live), name),
+                }
+                for live in self._items(path.format(self.namespace))
                 if live["metadata"]["name"] == name
             ]
             for kind, path in KINDS.items()
         }
-        status = json.loads(json.dumps(self.status(name)).replace(name, "NAME"))
+        status = self._nameless(self.status(name), name)
         # What telemetry tells depends on when it is looked at.
         status.pop("health", None)
         status["conditions"] = {
@@ -153,55 +179,67 @@ class World:
         for entry in status.get("history", ()):
             entry.pop("startedAt")
             entry.pop("finishedAt", None)
-        images = [image["metadata"]["name"] for image in self._items(IMAGES)]
+        images = [image["metadata"]["name"] for image in self._items(IMAGES.format(self.system))]
         return {"children": children, "status": status, "images": len(images)}
 
     def remove(self, name: str) -> None:
         """Delete the object and, as the garbage collector does, its children; and all images."""
-        self.api.delete(f"{DEPLOYMENTS.format(NAMESPACE)}/{name}").raise_for_status()
+        self.api.delete(f"{DEPLOYMENTS.format(self.namespace)}/{name}").raise_for_status()
         for path in KINDS.values():
-            self.api.delete(f"{path.format(NAMESPACE)}/{name}")
-        for image in self._items(IMAGES):
-            self.api.delete(f"{IMAGES}/{image['metadata']['name']}")
+            self.api.delete(f"{path.format(self.namespace)}/{name}")
+        for image in self._items(IMAGES.format(self.system)):
+            self.api.delete(f"{IMAGES.format(self.system)}/{image['metadata']['name']}")
 
-    def build_and_roll_out(self) -> None:
-        """Do the parts of the builder and of the deployment controller, where there is work."""
-        for image in self._items(IMAGES):
-            if not (image.get("status") or {}).get("image"):
-                self._write(f"{IMAGES}/{image['metadata']['name']}", _built(image))
-        for live in self._items(KINDS["Deployment"].format(NAMESPACE)):
-            status = _rolled_out(live)
-            if any((live.get("status") or {}).get(key) != status[key] for key in status):
-                path = f"{KINDS['Deployment'].format(NAMESPACE)}/{live['metadata']['name']}"
-                self._write(path, status)
-
-    def _write(self, path: str, status: Mapping[str, Any]) -> None:
-        content = json.dumps({"status": status})
-        self.api.patch(f"{path}/status", content=content, headers=_MERGE)
+    def _nameless(self, tree: Any, name: str) -> Any:
+        """Give what is the same for an object of whatever name, wherever it is."""
+        text = json.dumps(tree).replace(name, "NAME").replace(self.namespace, "SPACE")
+        return json.loads(text)
 
     def _items(self, path: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = self.api.get(path).raise_for_status().json()["items"]
         return items
 
 
+def build_or_roll_out(api: httpx.Client, live: Mapping[str, Any]) -> None:
+    """Do the part of the builder, or of the deployment controller, where there is work."""
+    metadata, status = live["metadata"], live.get("status") or {}
+    if not metadata["namespace"].startswith((NAMESPACE, SYSTEM)):
+        return
+    if live["kind"] == "ModelImage":
+        place, wanted = IMAGES, {} if status.get("image") else _built(live)
+    else:
+        place, wanted = KINDS["Deployment"], _rolled_out(live)
+    if any(status.get(key) != value for key, value in wanted.items()):
+        path = f"{place.format(metadata['namespace'])}/{metadata['name']}/status"
+        api.patch(path, content=json.dumps({"status": wanted}), headers=_MERGE)
+
+
 @contextmanager
-def hands(world: World) -> Iterator[None]:
+def hands(apiserver: Path) -> Iterator[None]:
     """Play the builder and the deployment controller meanwhile."""
     ended = threading.Event()
 
-    def play() -> None:
-        while not ended.wait(0.05):
-            # An API server that has just been given its definitions asks for patience (429).
-            with suppress(httpx.HTTPError):
-                world.build_and_roll_out()
+    def play(path: str) -> None:
+        with http_client(apiserver) as api:
+            while not ended.is_set():
+                # An API server that has just been given its definitions asks for patience (429).
+                with suppress(httpx.HTTPError, ValueError, KeyError):
+                    query = {"watch": "1", "timeoutSeconds": "3"}
+                    with api.stream("GET", path, params=query) as answer:
+                        for line in answer.iter_lines():
+                            event = json.loads(line)
+                            if event["type"] in {"ADDED", "MODIFIED"}:
+                                build_or_roll_out(api, event["object"])
 
-    thread = threading.Thread(target=play)
-    thread.start()
+    threads = [threading.Thread(target=play, args=(path,)) for path in WATCHED]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 @contextmanager
@@ -211,26 +249,22 @@ def entered(apiserver: Path, tracking_uri: str) -> Iterator[World]:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         api.post("/api/v1/namespaces", json=namespace)
         world = World(api, MlflowClient(tracking_uri, tracking_uri))
-        with hands(world):
+        with hands(apiserver):
             yield world
 
 
-def _lasting(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _lasting(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     owners = [
         {key: value for key, value in owner.items() if key != "uid"}
         for owner in metadata.get("ownerReferences", ())
     ]
-    kept = {"labels": metadata.get("labels"), "ownerReferences": owners}
-    named: Mapping[str, Any] = json.loads(json.dumps(kept).replace(name, "NAME"))
-    return named
+    return {"labels": metadata.get("labels"), "ownerReferences": owners}
 
 
-def _nameless(live: Mapping[str, Any], name: str) -> Any:
-    """Give the spec, without the addresses of a Service and what comes of the object's name."""
-    spec = json.loads(json.dumps(live.get("spec") or {}).replace(name, "NAME"))
-    for address in ("clusterIP", "clusterIPs"):
-        spec.pop(address, None)
-    return spec
+def _spec(live: Mapping[str, Any]) -> Any:
+    """Give the spec, without the addresses of a Service."""
+    spec = live.get("spec") or {}
+    return {key: value for key, value in spec.items() if key not in {"clusterIP", "clusterIPs"}}
 
 
 def _built(image: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from tests.jumping_loop import JumpingLoop
 
 if TYPE_CHECKING:
+    from tests.nursery import Nursery
     from tests.shell.operating import Process, World
 
 _numbers = itertools.count()
@@ -37,7 +38,7 @@ def system(apiserver: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def operator(
-    system: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
+    nursery: "Nursery", system: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator["Process"]:
     """The operator's process; tests may end it and start it again."""
     from tests.apiserver import Kubectl
@@ -46,7 +47,7 @@ def operator(
     # What other tests left would be swept in the middle of what is to be quiet.
     Kubectl(system)("-n", "modelops-system", "delete", "modelimages", "--all")
     folder = tmp_path_factory.mktemp("operator")
-    process = Process(system, configuration(tracking_uri), folder)
+    process = Process(nursery, system, configuration(tracking_uri), folder)
     with running(process):
         yield process
         assert process.end() == 0
@@ -60,12 +61,13 @@ def world(system: Path, tracking_uri: str) -> Iterator["World"]:
     """A namespace of its own for each test."""
     from mlflow import MlflowClient
 
-    from tests.apiserver import Kubectl
-    from tests.shell.operating import World
+    from tests.apiserver import Kubectl, http_client
+    from tests.shell.operating import PATHS, World
 
-    name, kubectl = f"test-{next(_numbers)}", Kubectl(system)
-    kubectl("create", "namespace", name)
-    yield World(kubectl, name, MlflowClient(tracking_uri, tracking_uri))
-    kubectl("-n", name, "delete", "modeldeployments", "--all")
-    kubectl("-n", "modelops-system", "delete", "modelimages", "--all")
-    kubectl("delete", "namespace", name, "--wait=false")
+    name = f"test-{next(_numbers)}"
+    with http_client(system) as api:
+        api.post("/api/v1/namespaces", json={"metadata": {"name": name}}).raise_for_status()
+        yield World(Kubectl(system), api, name, MlflowClient(tracking_uri, tracking_uri))
+        api.delete(PATHS["modeldeployment"].format(name))
+        api.delete(PATHS["modelimage"].format("modelops-system"))
+        api.delete(f"/api/v1/namespaces/{name}")

@@ -7,8 +7,6 @@ and the garbage collector, by writing what those would write.
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -17,16 +15,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import yaml
 from mlflow import MlflowClient
 
 from tests.apiserver import Kubectl
 from tests.mlflow_server import free_port
+from tests.nursery import OPERATOR, Nursery
 
 T = TypeVar("T")
 
 PATIENCE = 60.0
 DIGEST = "sha256:" + "1" * 64
+PATHS = {
+    "deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "event": "/api/v1/namespaces/{}/events",
+    "hpa": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",
+    "modeldeployment": "/apis/modelops.dev/v1alpha1/namespaces/{}/modeldeployments",
+    "modelimage": "/apis/modelops.dev/v1alpha1/namespaces/{}/modelimages",
+    "networkpolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "node": "/api/v1/nodes",
+    "pod": "/api/v1/namespaces/{}/pods",
+    "poddisruptionbudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "service": "/api/v1/namespaces/{}/services",
+    "serviceaccount": "/api/v1/namespaces/{}/serviceaccounts",
+}
 CHILDREN = "serviceaccount,networkpolicy,service,poddisruptionbudget,deployment"
 
 
@@ -35,7 +48,7 @@ def eventually(look: Callable[[], T], patience: float = PATIENCE) -> T:
     deadline = time.monotonic() + patience
     while not (found := look()):
         assert time.monotonic() < deadline, f"never seen; last: {found!r}"
-        time.sleep(0.2)  # each look is a process
+        time.sleep(0.05)
     return found
 
 
@@ -43,11 +56,12 @@ def eventually(look: Callable[[], T], patience: float = PATIENCE) -> T:
 class Process:
     """One of our programs, running."""
 
+    nursery: Nursery
     kubeconfig: Path
     config: Mapping[str, Any]
     folder: Path
-    module: str = "modelops_operator.shell.main"
-    popen: subprocess.Popen[bytes] | None = None
+    module: str = OPERATOR
+    pid: int | None = None
     health: int = field(default_factory=free_port)
     metrics: int = field(default_factory=free_port)
 
@@ -56,21 +70,13 @@ class Process:
         operator = {**self.config["operator"], "healthPort": self.health}
         config = {**self.config, "operator": {**operator, "metricsPort": self.metrics}}
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
-        environment = {
-            **os.environ,
-            "PYTHONDONTWRITEBYTECODE": "",
-            "KUBECONFIG": str(self.kubeconfig),
-            "MODELOPS_CONFIG": str(self.folder / "config.yaml"),
-        }
-        with (self.folder / "log").open("ab") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", self.module], env=environment, stdout=log, stderr=log
-            )
+        place = self.folder / "config.yaml"
+        self.pid = self.nursery.spawn(self.module, place, self.kubeconfig, self.folder / "log")
         eventually(self.is_ready, 120)
 
     def is_ready(self) -> bool:
-        assert self.popen is not None
-        assert self.popen.poll() is None, self.log()[-3000:]
+        assert self.pid is not None
+        assert self.nursery.ended(self.pid) is None, self.log()[-3000:]
         try:
             return self.get(self.health, "readyz").startswith("ok")
         except OSError:
@@ -97,13 +103,17 @@ class Process:
         lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == "decided"]
 
+    def send(self, number: signal.Signals) -> None:
+        assert self.pid is not None
+        os.kill(self.pid, number)
+
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        if self.popen is None:
+        """End it, and give its code, or minus the signal."""
+        if self.pid is None:
             return 0
-        self.popen.send_signal(number)
-        code = self.popen.wait(20)
-        self.popen = None
-        return code
+        self.send(number)
+        pid, self.pid = self.pid, None
+        return self.nursery.wait(pid)
 
 
 def configuration(tracking_uri: str, **operator: Any) -> dict[str, Any]:
@@ -130,11 +140,20 @@ class World:
     """A namespace for one test, and hands."""
 
     kubectl: Kubectl
+    api: httpx.Client
+    """The same API server, without a process for each request."""
     namespace: str
     mlflow: MlflowClient
 
     def apply(self, manifest: Mapping[str, Any]) -> None:
-        self.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(manifest))
+        """Apply on the server, as kubectl does."""
+        metadata = manifest["metadata"]
+        self._patch(
+            f"{_path(manifest['kind'], metadata.get('namespace', ''))}/{metadata['name']}",
+            manifest,
+            "application/apply-patch+yaml",
+            fieldManager="kubectl",
+        )
 
     def deployment(self, name: str, **spec: Any) -> None:
         """Apply a ModelDeployment."""
@@ -157,17 +176,19 @@ class World:
         self.mlflow.set_registered_model_alias(model, "candidate", str(version))
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
-        place = ("-n", namespace or self.namespace)
-        text = self.kubectl(*place, "get", kind, name, "-o", "json", "--ignore-not-found")
-        found: dict[str, Any] | None = json.loads(text) if text else None
+        answer = self.api.get(f"{_path(kind, namespace or self.namespace)}/{name}")
+        if answer.status_code == 404:
+            return None
+        found: dict[str, Any] = answer.raise_for_status().json()
         return found
 
     def list(self, kinds: str, namespace: str | None = None) -> list[dict[str, Any]]:
-        place = ("-n", namespace or self.namespace)
-        items: list[dict[str, Any]] = json.loads(self.kubectl(*place, "get", kinds, "-o", "json"))[
-            "items"
-        ]
-        return items
+        found = []
+        for kind in kinds.split(","):
+            answer = self.api.get(_path(kind, namespace or self.namespace)).raise_for_status()
+            tree = answer.json()
+            found += [{"kind": tree["kind"].removesuffix("List"), **item} for item in tree["items"]]
+        return found
 
     def status(self, name: str) -> dict[str, Any]:
         status: dict[str, Any] = (self.get("modeldeployment", name) or {}).get("status", {})
@@ -237,10 +258,13 @@ class World:
     def write_status(
         self, kind: str, name: str, status: Mapping[str, Any], namespace: str | None = None
     ) -> None:
-        place = ("-n", namespace or self.namespace)
-        patch = json.dumps({"status": status})
-        arguments = ("--subresource=status", "--type=merge", "-p", patch)
-        self.kubectl(*place, "patch", kind, name, *arguments)
+        path = f"{_path(kind, namespace or self.namespace)}/{name}/status"
+        self._patch(path, {"status": status}, "application/merge-patch+json")
+
+    def _patch(self, path: str, body: Mapping[str, Any], content: str, **query: str) -> None:
+        headers = {"Content-Type": content}
+        answer = self.api.patch(path, content=json.dumps(body), headers=headers, params=query)
+        assert answer.is_success, answer.text
 
     def versions(self) -> dict[str, str]:
         """Give the version of everything here and of all images."""
@@ -250,6 +274,12 @@ class World:
             f"{live['kind']}/{live['metadata']['name']}": live["metadata"]["resourceVersion"]
             for live in (*here, *images)
         }
+
+
+def _path(kind: str, namespace: str) -> str:
+    """Give the path of a kind's objects, however it is called."""
+    name = kind.lower().removesuffix("s")
+    return PATHS[name].format(namespace)
 
 
 def met(type_: str, reason: str) -> dict[str, Any]:

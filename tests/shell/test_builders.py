@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.api.objects import IMAGE_SPEC
+from tests.nursery import Nursery
 from tests.shell.operating import Process, World, configuration, eventually, running
 
 pytestmark = pytest.mark.contract
@@ -35,11 +36,11 @@ def is_told(world: World, name: str) -> bool:
 
 
 def test_a_builder_that_ends_is_succeeded(
-    world: World, system: Path, tracking_uri: str, tmp_path: Path
+    world: World, nursery: Nursery, system: Path, tracking_uri: str, tmp_path: Path
 ) -> None:
     config = configuration(tracking_uri, leaderElection={"leaseName": "pair"})
     pair = [
-        Process(system, config, tmp_path / name, "modelops_operator.shell.builder_main")
+        Process(nursery, system, config, tmp_path / name, "modelops_operator.shell.builder_main")
         for name in ("first", "second")
     ]
     with running(pair[0]), running(pair[1]):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.mlflow_server import free_port
+from tests.nursery import Nursery
 from tests.shell.operating import (
     CHILDREN,
     Process,
@@ -138,12 +139,12 @@ def test_one_in_a_namespace_that_is_deleted_does_not_hold_it_up(
 
 
 @pytest.fixture
-def lonely(system: Path, operator: Process, tmp_path: Path) -> Iterator[Process]:
+def lonely(nursery: Nursery, system: Path, operator: Process, tmp_path: Path) -> Iterator[Process]:
     """An operator whose MLflow and registry do not answer, instead of the other one."""
     operator.end()
     nowhere = f"http://127.0.0.1:{free_port()}"
     config = configuration(nowhere, leaderElection={"leaseName": "lonely"})
-    with running(Process(system, config, tmp_path / "lonely")) as process:
+    with running(Process(nursery, system, config, tmp_path / "lonely")) as process:
         yield process
     operator.start()
 

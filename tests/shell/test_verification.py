@@ -14,6 +14,7 @@ from modelops_operator.builder.signing import KeyFile, sign
 
 from tests.apiserver import Kubectl
 from tests.builder.cosign import Pair
+from tests.nursery import Nursery
 from tests.registries.servers import RunningRegistry
 from tests.shell.operating import Process, World, configuration, eventually, running
 
@@ -28,6 +29,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 @pytest.fixture(scope="module")
 def operator(
     *,
+    nursery: Nursery,
     system: Path,
     tracking_uri: str,
     registry: RunningRegistry,
@@ -39,7 +41,7 @@ def operator(
         "registry": {"host": registry.host, "insecure": True},
         "verification": {"mode": "Enforce", "keys": str(pair.public)},
     }
-    process = Process(system, config, tmp_path_factory.mktemp("operator"))
+    process = Process(nursery, system, config, tmp_path_factory.mktemp("operator"))
     with running(process):
         yield process
         assert process.end() == 0

@@ -39,9 +39,11 @@ from mlflow import MlflowClient
 from modelops_operator.adapters.kubernetes import CHILDREN, MODEL_DEPLOYMENTS, MODEL_IMAGES
 from modelops_operator.api.config import OperatorConfig
 from modelops_operator.api.facts import ModelVersion, Role
+from modelops_operator.builder.images import cache_folder
 from modelops_operator.core.image import built_release, wanted_image
 from modelops_operator.core.owner import Owner
 from modelops_operator.core.release import Release, ReleasedModel
+from uv import find_uv_bin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -57,7 +59,7 @@ MODEL: Final = "census"
 SYSTEM: Final = "modelops-system"
 DIGEST: Final = "sha256:" + "1" * 64
 AT_ONCE: Final = 16
-"""Requests that the bare client has under way."""
+"""Requests that the bare client has under way, and objects that ours works on."""
 STATUSES: Final = 2
 """Statuses that an ideal operator writes for an object: at the beginning and at the end."""
 QUIET: Final = 5.0
@@ -120,6 +122,7 @@ class Bench:
     tracking_uri: str
     workspace: str
     release: Release
+    python: Path
     programs: list[Program] = field(default_factory=list)
 
     def config(self, namespace: str) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class Bench:
         config, health = self.config(namespace), free_port()
         ports = {"healthPort": health, "metricsPort": free_port()}
         lease = {"leaseName": namespace}
-        config["operator"] |= {**ports, "leaderElection": lease}
+        config["operator"] |= {**ports, "leaderElection": lease, "workers": AT_ONCE}
         folder = self.cluster.folder
         place = folder / f"{namespace}.yaml"
         place.write_text(yaml.safe_dump(config))
@@ -148,7 +151,7 @@ class Bench:
         }
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                [self.python, "-m", *command],
                 cwd=ROOT,
                 env=environment,
                 stdout=output,
@@ -236,6 +239,7 @@ def base_config(tracking_uri: str) -> dict[str, Any]:
         "builder": {"bases": {"3.11": f"registry.test:5000/base@{DIGEST}"}},
         "monitoring": {
             "backend": "LogAnalytics",
+            "interval": "1m",
             "logAnalytics": {"workspaceId": "00000000-1111-2222-3333-444444444444"},
         },
     }
@@ -481,7 +485,7 @@ def prepared() -> Iterator[Bench]:
         workspace = stack.enter_context(running_workspace())
         _define(cluster)
         release = _build(cluster, tracking_uri)
-        bench = Bench(cluster, tracking_uri, workspace, release)
+        bench = Bench(cluster, tracking_uri, workspace, release, production_python())
         try:
             yield bench
         finally:
@@ -489,6 +493,19 @@ def prepared() -> Iterator[Bench]:
                 if program.popen.poll() is None:
                     program.popen.kill()
                     program.popen.wait()
+
+
+def production_python() -> Path:
+    """Give a Python with what the operator's image has: the workspace's own has all of MLflow."""
+    place = cache_folder() / "bench-operator"
+    command = ["sync", "--frozen", "--quiet", "--no-dev", "--package", "modelops-operator"]
+    subprocess.run(
+        [find_uv_bin(), *command, "--python", sys.executable],
+        cwd=ROOT,
+        env={**os.environ, "UV_PROJECT_ENVIRONMENT": str(place)},
+        check=True,
+    )
+    return place / "bin" / "python"
 
 
 def _made(folder: Path) -> Path:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
-from urllib.request import getproxies
 
 import aiohttp
 import orjson
@@ -25,7 +24,7 @@ _Body = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 FIELD_MANAGER: Final = "modelops-operator"
 SCALE_MANAGER: Final = "modelops-operator-scale"
 """Owns the number of replicas from when we let go of it until an autoscaler changes it."""
-_CHUNK: Final = 500
+_CHUNK: Final = 250
 """Objects in one answer of a list."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
 """For one request; nobody waits longer for an answer, since everything is tried again."""
@@ -118,7 +117,8 @@ class Cluster:
         """
         configuration = Configuration()
         # With `trust_env`, every request looks for ~/.netrc, in a thread.
-        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
+        proxied = any(name.lower().endswith("_proxy") for name in os.environ)
+        configuration.client_session_kwargs = {"trust_env": proxied}
         if context is None:
             with suppress(config.ConfigException):
                 config.load_incluster_config(client_configuration=configuration)

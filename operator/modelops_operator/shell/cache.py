@@ -11,7 +11,7 @@ whoever asks.
 import sys
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import orjson
 
@@ -107,11 +107,9 @@ class Cache:
         """Give the objects of a kind in one namespace by name, as they are known at any moment."""
         return _Namespace(self._kept(kind), namespace)
 
-    def pods_of(self, deployment: Key) -> Iterator[Manifest]:
-        """Give the pods of a ModelDeployment, by name."""
-        pods = self._kept("Pod")
-        for key in sorted(self._pods.get(deployment, ())):
-            yield pods[key].live
+    def pods_of(self, deployment: Key) -> Sequence[Manifest]:
+        """Give the pods of a ModelDeployment by name, as they are known at any moment."""
+        return _Pods(self._kept("Pod"), self._pods, deployment)
 
     def prune(self, kind: str, present: Collection[Key], listed_after: int) -> list[Manifest]:
         """Forget what a list did not show, but for what is newer than the list."""
@@ -151,6 +149,38 @@ class _Namespace(Mapping[str, Manifest]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+class _Pods(Sequence[Manifest]):
+    """A view, too: those of a whole fleet, unpacked at once, would take more than all the rest."""
+
+    def __init__(
+        self, pods: Mapping[Key, _Kept], owned: Mapping[Key, Collection[Key]], owner: Key
+    ) -> None:
+        self._pods = pods
+        self._owned = owned
+        self._owner = owner
+
+    def __len__(self) -> int:
+        return len(self._owned.get(self._owner, ()))
+
+    def __iter__(self) -> Iterator[Manifest]:
+        kept = [self._pods[key] for key in self._names()]
+        return (each.live for each in kept)
+
+    @overload
+    def __getitem__(self, place: int) -> Manifest: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Manifest]: ...
+
+    def __getitem__(self, place: int | slice) -> Manifest | Sequence[Manifest]:
+        if isinstance(place, slice):
+            return [self._pods[key].live for key in self._names()[place]]
+        return self._pods[self._names()[place]].live
+
+    def _names(self) -> list[Key]:
+        return sorted(self._owned.get(self._owner, ()))
 
 
 def trimmed(live: Manifest) -> Manifest:

@@ -62,7 +62,7 @@ class Monitor:
             Target(
                 namespace=key[0],
                 name=key[1],
-                pods=tuple(cache.pods_of(key)),
+                pods=cache.pods_of(key),
                 window=monitoring.window,
             )
             for key, (monitoring, _) in running.items()

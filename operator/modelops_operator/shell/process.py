@@ -1,17 +1,20 @@
 """What a process of ours does whatever its task: logs, signals, a clean end."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from modelops_operator.adapters.kubernetes import ApiError
 from modelops_operator.api.config import ConfigError, OperatorConfig, configured_path, load
 
+_COLLECTING: Final = (20_000, 20, 20)
+"""Python's own thresholds would have it look through everything many times a second."""
 _log = structlog.get_logger()
 
 
@@ -41,6 +44,9 @@ def log_as_json() -> None:
 def run_process(run: Callable[[OperatorConfig], Coroutine[Any, Any, None]]) -> None:
     """Read the configuration and run; where that cannot be, say why and exit 1."""
     log_as_json()
+    # What is imported stays, and the cache is made of bytes: there is little to collect.
+    gc.freeze()
+    gc.set_threshold(*_COLLECTING)
     try:
         asyncio.run(run(load(configured_path())))
     except (ConfigError, ApiError) as error:

@@ -18,7 +18,7 @@ from modelops_operator.shell.process import Stop
 from modelops_operator.shell.sweep import Kind
 
 _PAUSE_AFTER_FAILURE: Final = 5.0
-_CHUNK: Final = 500
+_CHUNK: Final = 250
 _QUIET: Final = 600
 """Seconds after which the API server ends a watch, so that a silent one does not last."""
 

@@ -224,7 +224,9 @@ def _timeless(live: Manifest) -> Manifest:
 
 def _packed(live: Manifest) -> bytes:
     content = orjson.dumps(live)
-    return content if len(content) < WORTH_COMPRESSING else zlib.compress(content, 1)
+    if len(content) >= WORTH_COMPRESSING:
+        return zlib.compress(content, 1)
+    return bytes(memoryview(content))  # a copy, which is without the room that orjson has left
 
 
 def _unpacked(content: bytes) -> Manifest:

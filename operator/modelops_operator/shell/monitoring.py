@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeVar
 
 import structlog
 from prometheus_client import Histogram
@@ -22,9 +23,16 @@ from modelops_operator.shell.queue import Key
 from modelops_operator.shell.references import References
 from modelops_operator.shell.verdicts import Series, count_left_out, export, withdraw
 
+T = TypeVar("T", Monitoring, Release)
 _Running = tuple[Monitoring, Release]
 _log = structlog.get_logger()
 _TICK: Final = Histogram("modelops_monitoring_seconds", "How long reading and judging takes.")
+
+
+@lru_cache(maxsize=1024)
+def _one(value: T) -> T:
+    """Give the one that stands for all that are equal: most deployments have the same settings."""
+    return value
 
 
 class Monitor:
@@ -112,7 +120,7 @@ class Monitor:
             monitoring = ModelDeployment.model_validate(live).spec.monitoring
         except ValidationError:
             return None
-        return None if release is None else (monitoring, release)
+        return None if release is None else (_one(monitoring), _one(release))
 
     async def _judge(
         self, key: Key, monitoring: Monitoring, release: Release, reading: Reading

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import kopf
 import structlog
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from modelops_operator.shell.cache import Cache, Manifest
 from modelops_operator.shell.process import Stop
@@ -55,6 +56,7 @@ class Watcher:
         tasks = await kopf.spawn_tasks(
             registry=self._registry(),
             settings=self._settings(),
+            memories=_NoMemories(),
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             standalone=True,
@@ -103,6 +105,14 @@ class Watcher:
         other = self._cache.drop(live) if event["type"] == "DELETED" else self._cache.put(live)
         if other:
             self._changed(live)
+
+
+class _NoMemories(ResourceMemories):
+    """Remembers nothing between two events: it would be as much as the cache takes."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        """Give a new one each time."""
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 class _NoDifferences(kopf.DiffBaseStorage):

@@ -4,6 +4,7 @@ It stands on `kubernetes.aio`'s ApiClient, which knows kubeconfigs, service acco
 renewal; the typed half of that library would cost memory and hide unknown fields.
 """
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -158,17 +159,33 @@ class Cluster:
     async def pages(
         self, resource: Resource, namespace: str | None, labels: str = ""
     ) -> AsyncIterator[Page]:
-        """List objects in chunks; all of them are from the same moment."""
-        following = ""
-        while True:
-            query = {"limit": str(_CHUNK), "labelSelector": labels, "continue": following}
-            page = await self._json("GET", resource.path(namespace), query=query)
-            names = {"apiVersion": resource.api_version, "kind": resource.kind}
-            items = [{**names, **item} for item in page["items"]]
-            yield Page(version=int(page["metadata"]["resourceVersion"]), items=items)
-            following = page["metadata"].get("continue", "")
-            if not following:
-                return
+        """List objects in chunks; all of them are from the same moment.
+
+        Each is asked for before the one before is handed over, so that nobody waits for the other.
+        """
+        asked = asyncio.create_task(self._page(resource, namespace, labels, ""))
+        try:
+            while True:
+                page, following = await asked
+                if not following:
+                    yield page
+                    return
+                asked = asyncio.create_task(self._page(resource, namespace, labels, following))
+                yield page
+        finally:
+            asked.cancel()
+
+    async def _page(
+        self, resource: Resource, namespace: str | None, labels: str, place: str
+    ) -> tuple[Page, str]:
+        """Give a page, and where to go on."""
+        query = {"limit": str(_CHUNK), "labelSelector": labels, "continue": place}
+        page = await self._json("GET", resource.path(namespace), query=query)
+        names = {"apiVersion": resource.api_version, "kind": resource.kind}
+        items = [{**names, **item} for item in page["items"]]
+        metadata = page["metadata"]
+        version = int(metadata["resourceVersion"])
+        return Page(version=version, items=items), metadata.get("continue", "")
 
     async def serves(self, resource: Resource, namespace: str | None) -> bool:
         """Tell whether the API server knows the kind, which it does once its CRD is there."""

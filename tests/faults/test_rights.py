@@ -23,6 +23,7 @@ pytestmark = pytest.mark.contract
 HOUR = 3600
 ASKED_BY_NOBODY = {("update", "modeldeployments/finalizers")}
 """The API server looks at it where owner references that block deletion are checked."""
+APPLY = {"Content-Type": "application/apply-patch+yaml"}
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 SCALED = {"autoscaling": {"maxReplicas": 3}, "resources": {"requests": {"cpu": "1"}}}
 CRASHED = {
@@ -49,7 +50,8 @@ def granted(stories: Stories) -> set[tuple[str, str]]:
         if "Role" not in kind or "-operator" not in metadata["name"]:
             continue
         place = f"/namespaces/{SYSTEM}" if "Cluster" not in kind else ""
-        api.post(f"{RBAC}{place}/{kind.lower()}s", json=manifest).raise_for_status()
+        path = f"{RBAC}{place}/{kind.lower()}s/{metadata['name']}?fieldManager=test&force=true"
+        api.patch(path, content=json.dumps(manifest), headers=APPLY).raise_for_status()
         for rule in manifest.get("rules", ()):
             found |= {(verb, name) for verb in rule["verbs"] for name in rule["resources"]}
     return found

@@ -15,7 +15,10 @@ from tests.apiserver import http_client
 pytestmark = pytest.mark.contract
 
 RELEASED = sorted((Path(__file__).parent / "released").glob("*.yaml"))
-MODELS: dict[str, type[ModelDeployment | ModelImage]] = {"ModelDeployment": ModelDeployment, "ModelImage": ModelImage}
+MODELS: dict[str, type[ModelDeployment | ModelImage]] = {
+    "ModelDeployment": ModelDeployment,
+    "ModelImage": ModelImage,
+}
 NAMESPACE = "released"
 
 

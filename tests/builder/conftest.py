@@ -242,6 +242,12 @@ def configuration(configure: Configure) -> OperatorConfig:
 Unpack = Callable[[str, Path], Coroutine[Any, Any, None]]
 
 
+def lay_out(layer: Path, folder: Path) -> None:
+    """Unpack a layer; Python's own reader would take half a minute for what the suite unpacks."""
+    command = ["tar", "-xpf", str(layer), "-C", str(folder), "--keep-directory-symlink"]
+    subprocess.run(command, check=True)
+
+
 @pytest.fixture(scope="session")
 def unpack(registry: RunningRegistry) -> Unpack:
     """Pull an image and lay its layers over each other in a folder."""
@@ -254,9 +260,7 @@ def unpack(registry: RunningRegistry) -> Unpack:
             assert manifest is not None
             for descriptor in manifest.parsed()["layers"]:
                 await client.download(parsed.repository, descriptor["digest"], layer)
-                # Python's own reader takes half a minute for what the suite unpacks.
-                command = ["tar", "-xpf", layer, "-C", folder, "--keep-directory-symlink"]
-                await asyncio.to_thread(subprocess.run, command, check=True)
+                await asyncio.to_thread(lay_out, layer, folder)
         layer.unlink()
 
     return pull

@@ -73,8 +73,9 @@ def flooded(server: Served, content: bytes, count: int) -> Iterator[list[socket.
         connections = [
             stack.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(count)
         ]
-        # The connections are accepted before the flood begins.
-        assert server.predict([GOOD]).status_code == 200
+        for connection in connections:  # taken up before the flood begins
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in read_answer(connection)[0]
         with halted(server.process.pid):
             for connection in connections:
                 connection.sendall(content)

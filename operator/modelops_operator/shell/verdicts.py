@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from prometheus_client import REGISTRY, Counter, Gauge
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import REGISTRY, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from modelops_operator.adapters.telemetry import Reading
@@ -17,49 +17,86 @@ Series = tuple[str, str, str, str]
 
 _LABELS: Final = ("namespace", "name", "model", "version")
 _CONDITIONS: Final = {
-    ConditionType.DRIFT_DETECTED: Gauge(
-        "modelops_drift_detected", "1: drift, 0: none, -1: unknown.", _LABELS
+    ConditionType.DRIFT_DETECTED: ("modelops_drift_detected", "1: drift, 0: none, -1: unknown."),
+    ConditionType.OUTLIERS_DETECTED: (
+        "modelops_outliers_detected",
+        "1: too many outliers, 0: no, -1: unknown.",
     ),
-    ConditionType.OUTLIERS_DETECTED: Gauge(
-        "modelops_outliers_detected", "1: too many outliers, 0: no, -1: unknown.", _LABELS
+    ConditionType.MONITORING_HEALTHY: (
+        "modelops_monitoring_healthy",
+        "1: telemetry arrives, 0: no, -1: unknown.",
     ),
-    ConditionType.MONITORING_HEALTHY: Gauge(
-        "modelops_monitoring_healthy", "1: telemetry arrives, 0: no, -1: unknown.", _LABELS
-    ),
-    ConditionType.SERVICE_HEALTHY: Gauge(
-        "modelops_service_healthy", "1: within its objectives, 0: no, -1: unknown.", _LABELS
+    ConditionType.SERVICE_HEALTHY: (
+        "modelops_service_healthy",
+        "1: within its objectives, 0: no, -1: unknown.",
     ),
 }
 _FIGURES: Final = {
-    ("rows",): Gauge("modelops_window_rows", "Rows in the judged window.", _LABELS),
-    ("drift", "value"): Gauge("modelops_drift_value", "PSI of the worst feature.", _LABELS),
-    ("outliers", "rate"): Gauge("modelops_outlier_rate", "Share of outliers.", _LABELS),
-    ("service", "requests"): Gauge(
-        "modelops_window_requests", "Requests in the last windows.", _LABELS
+    ("rows",): ("modelops_window_rows", "Rows in the judged window."),
+    ("drift", "value"): ("modelops_drift_value", "PSI of the worst feature."),
+    ("outliers", "rate"): ("modelops_outlier_rate", "Share of outliers."),
+    ("service", "requests"): ("modelops_window_requests", "Requests in the last windows."),
+    ("service", "restarts"): ("modelops_pods_restarted", "Pods that were started again lately."),
+    ("service", "pending"): (
+        "modelops_pods_pending",
+        "Pods that have waited long for a node or an image.",
     ),
-    ("service", "restarts"): Gauge(
-        "modelops_pods_restarted", "Pods that were started again lately.", _LABELS
+    ("service", "p50"): ("modelops_latency_p50_seconds", "Median of the latency."),
+    ("service", "p99"): ("modelops_latency_p99_seconds", "99th percentile of it."),
+    ("service", "errorRate"): ("modelops_error_rate", "Share of failed requests."),
+    ("service", "saturation"): (
+        "modelops_saturation",
+        "Share of requests turned away for want of room.",
     ),
-    ("service", "pending"): Gauge(
-        "modelops_pods_pending", "Pods that have waited long for a node or an image.", _LABELS
-    ),
-    ("service", "p50"): Gauge("modelops_latency_p50_seconds", "Median of the latency.", _LABELS),
-    ("service", "p99"): Gauge("modelops_latency_p99_seconds", "99th percentile of it.", _LABELS),
-    ("service", "errorRate"): Gauge("modelops_error_rate", "Share of failed requests.", _LABELS),
-    ("service", "saturation"): Gauge(
-        "modelops_saturation", "Share of requests turned away for want of room.", _LABELS
-    ),
-    ("service", "throttled"): Gauge(
-        "modelops_cpu_throttled", "Share of the time held back at the CPU limit.", _LABELS
+    ("service", "throttled"): (
+        "modelops_cpu_throttled",
+        "Share of the time held back at the CPU limit.",
     ),
 }
-_LEFT_OUT: Final = Counter(
+_LEFT_OUT: Final = (
     "modelops_telemetry_lines_left_out",
-    "Lines of telemetry that count for nothing: damaged, or foreign (of another model or revision"
-    " than their pod's).",
-    (*_LABELS, "cause"),
+    "Lines of telemetry that count for nothing: damaged, or foreign (of another pod's model).",
 )
-_LEVELS: Final = {"True": 1, "False": 0, "Unknown": -1}
+_CAUSES: Final = ("damaged", "foreign")
+_LEVELS: Final = {"True": 1.0, "False": 0.0, "Unknown": -1.0}
+
+
+class _Figures(Collector):
+    """What is shown of each model as a whole, as plain numbers.
+
+    Metrics of the library's own would keep a kilobyte for each figure of each of thousands.
+    """
+
+    def __init__(self) -> None:
+        self.shown: dict[Series, Mapping[str, float]] = {}
+        """Figures by the names of their metrics."""
+        self.left_out: dict[Series, tuple[int, int]] = {}
+        """Damaged and foreign lines."""
+
+    def describe(self) -> Iterator[Metric]:
+        """Name what is collected."""
+        for name, about in (*_CONDITIONS.values(), *_FIGURES.values()):
+            yield GaugeMetricFamily(name, about, labels=_LABELS)
+        yield CounterMetricFamily(*_LEFT_OUT, labels=(*_LABELS, "cause"))
+
+    def collect(self) -> Iterator[Metric]:
+        """Give what the last verdicts say."""
+        *gauges, counter = self.describe()
+        for gauge in gauges:
+            for series, figures in list(self.shown.items()):
+                if gauge.name in figures:
+                    gauge.add_sample(gauge.name, _named(series), figures[gauge.name])
+            yield gauge
+        for series, counts in list(self.left_out.items()):
+            for cause, count in zip(_CAUSES, counts, strict=True):
+                counter.add_sample(
+                    f"{counter.name}_total", {**_named(series), "cause": cause}, count
+                )
+        yield counter
+
+
+def _named(series: Series) -> dict[str, str]:
+    return dict(zip(_LABELS, series, strict=True))
 
 
 class _Features(Collector):
@@ -94,38 +131,37 @@ class _Features(Collector):
 
 
 _FEATURES: Final = _Features()
+_SHOWN: Final = _Figures()
 REGISTRY.register(_FEATURES)
+REGISTRY.register(_SHOWN)
 
 
 def export(series: Series, health: Health) -> None:
     """Show a verdict."""
-    for condition in health.conditions:
-        gauge = _CONDITIONS.get(condition.type)
-        if gauge is not None:
-            gauge.labels(*series).set(_LEVELS[condition.status])
-    for path, gauge in _FIGURES.items():
+    figures = {
+        _CONDITIONS[condition.type][0]: _LEVELS[condition.status]
+        for condition in health.conditions
+        if condition.type in _CONDITIONS
+    }
+    for path, (name, _) in _FIGURES.items():
         figure = _find(health.evidence, path)
-        if figure is None:
-            gauge.remove(*series)
-        else:
+        if figure is not None:
             timed = path[-1] in {"p50", "p99"}
-            gauge.labels(*series).set(seconds(figure) if timed else float(figure))
+            figures[name] = seconds(figure) if timed else float(figure)
+    _SHOWN.shown[series] = figures
     _FEATURES.shown[series] = _find(health.evidence, ("drift",)) or {}
 
 
 def count_left_out(series: Series, reading: Reading) -> None:
     """Count the lines of a reading that were not believed."""
-    _LEFT_OUT.labels(*series, "damaged").inc(reading.damaged)
-    _LEFT_OUT.labels(*series, "foreign").inc(reading.foreign)
+    damaged, foreign = _SHOWN.left_out.get(series, (0, 0))
+    _SHOWN.left_out[series] = (damaged + reading.damaged, foreign + reading.foreign)
 
 
 def withdraw(series: Series) -> None:
     """Show nothing more of what is not served any more."""
-    for cause in ("damaged", "foreign"):
-        _LEFT_OUT.remove(*series, cause)
-    for gauge in (*_CONDITIONS.values(), *_FIGURES.values()):
-        gauge.remove(*series)
-    _FEATURES.shown.pop(series, None)
+    for shown in (_SHOWN.shown, _SHOWN.left_out, _FEATURES.shown):
+        shown.pop(series, None)
 
 
 def _find(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:

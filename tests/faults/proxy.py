@@ -175,6 +175,7 @@ class Proxy:
             self._watches.discard(watch)
             if (watch.cancel() or watch.cancelled()) and request.transport is not None:
                 request.transport.abort()
+            await asyncio.gather(watch, return_exceptions=True)
 
     async def _hand_on(self, answer: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
         with suppress(ConnectionError):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelops_operator.core.differences import changed_paths
+
 from tests.faults.proxy import Call, Fault, Proxy
 from tests.faults.world import World, kubeconfig, proxied
 from tests.nursery import Nursery, Operator
@@ -81,6 +83,12 @@ class Stories:
         proxy, world = self.stack.enter_context(proxied(self.apiserver)), self.world.elsewhere()
         place = kubeconfig(self.folder / world.namespace, proxy.address)
         return Story(world, proxy, self.nursery, place, self.tracking_uri)
+
+
+def assert_same(end: Any, expected: Any, told: str = "") -> None:
+    """Hold two ends against each other, and name what differs."""
+    paths = changed_paths(expected, end)
+    assert not paths, f"{told}: {paths}\n{end['status']}\n{expected['status']}"
 
 
 def settle(*stories: Story) -> None:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.faults.proxy import Call, Fault
-from tests.faults.stories import NAME, Stories, Story, settle
+from tests.faults.stories import NAME, Stories, Story, assert_same, settle
 from tests.faults.world import KINDS, LONG, eventually
 
 pytestmark = pytest.mark.contract
@@ -46,7 +46,7 @@ def test_whichever_event_is_lost_it_comes_to_the_same_end(
         story.world.wait_until_ready(NAME, PATIENCE)
     settle(*lost.values())
     for number, story in lost.items():
-        assert story.end() == expected, f"lost event {number}"
+        assert_same(story.end(), expected, f"lost event {number}")
 
 
 def lose(story: Story, number: int) -> list[object]:
@@ -99,7 +99,7 @@ def test_with_stale_answers_to_all_reads_it_comes_to_the_same_end(
     story.begin()
     story.world.wait_until_ready(NAME, PATIENCE)
     settle(story)
-    assert story.end() == expected
+    assert_same(story.end(), expected)
 
 
 def test_with_a_slow_server_that_cuts_every_watch_and_goes_away_it_comes_to_the_same_end(
@@ -117,4 +117,4 @@ def test_with_a_slow_server_that_cuts_every_watch_and_goes_away_it_comes_to_the_
     story.proxy.rule = lambda _: None
     story.world.wait_until_ready(NAME, PATIENCE)
     settle(story)
-    assert story.end() == expected
+    assert_same(story.end(), expected)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.stories import NAME, Stories, Story, counted, settle
+from tests.faults.stories import NAME, Stories, Story, assert_same, counted, settle
 from tests.faults.world import LONG, eventually
 
 pytestmark = pytest.mark.contract
@@ -54,7 +54,8 @@ def test_killed_at_any_write_it_comes_to_the_same_end(stories: Stories, undistur
         story.world.wait_until_ready(NAME, 120)
     settle(*killed.values())
     for (number, after), story in killed.items():
-        assert story.end() == expected, f"killed {'after' if after else 'before'} write {number}"
+        side = "after" if after else "before"
+        assert_same(story.end(), expected, f"killed {side} write {number}")
         assert len(story.operators) == 2, f"there was no write {number}"
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ DEPLOYMENTS = "/apis/modelops.dev/v1alpha1/namespaces/{}/modeldeployments"
 IMAGES = "/apis/modelops.dev/v1alpha1/namespaces/{}/modelimages"
 WATCHED = ("/apis/modelops.dev/v1alpha1/modelimages", "/apis/apps/v1/deployments")
 _registered: set[str] = set()
+_numbers = itertools.count()
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
@@ -86,11 +87,10 @@ class World:
     namespace: str = NAMESPACE
     system: str = SYSTEM
     """Where the ModelImages are."""
-    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def elsewhere(self) -> "World":
         """Give a namespace with images of its own, for an operator that serves it alone."""
-        name = f"{NAMESPACE}-{next(self.numbers)}"
+        name = f"{NAMESPACE}-{next(_numbers)}"
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         self.api.post("/api/v1/namespaces", json=manifest).raise_for_status()
         return replace(self, namespace=name, system=name)

@@ -28,6 +28,7 @@ T = TypeVar("T")
 PATIENCE = 60.0
 DIGEST = "sha256:" + "1" * 64
 PATHS = {
+    "configmap": "/api/v1/namespaces/{}/configmaps",
     "deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "event": "/api/v1/namespaces/{}/events",
     "hpa": "/apis/autoscaling/v2/namespaces/{}/horizontalpodautoscalers",

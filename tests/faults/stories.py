@@ -19,7 +19,7 @@ from tests.nursery import Nursery, Operator
 from tests.shell.operating import configuration
 
 MODEL = "faults-stories"
-NAME = "story"
+NAME = "the-one"
 SETTLED = 1.0
 """Seconds without a write after which all is done: more than the second look after a write."""
 

@@ -169,7 +169,7 @@ def audit_flags(folder: Path, rules: Sequence[Mapping[str, Any]]) -> Sequence[st
     policy = {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
-        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "omitStages": ["RequestReceived"],
         "rules": [dict(rule) for rule in rules],
     }
     (folder / "audit.yaml").write_text(yaml.safe_dump(policy))

@@ -137,3 +137,21 @@ def container(manifests: list[dict[str, Any]], name: str) -> dict[str, Any]:
     pod = find(manifests, "Deployment", name)["spec"]["template"]["spec"]
     (only,) = pod["containers"]
     return dict(only)
+
+
+def granted(manifests: list[dict[str, Any]], account: str) -> set[tuple[str, str]]:
+    """Give verb and resource of all roles that are bound to an account."""
+    roles = {
+        (binding["roleRef"]["kind"], binding["roleRef"]["name"])
+        for binding in manifests
+        if binding["kind"].endswith("RoleBinding")
+        and any(subject["name"] == account for subject in binding["subjects"])
+    }
+    return {
+        (verb, resource)
+        for manifest in manifests
+        if (manifest["kind"], manifest["metadata"]["name"]) in roles
+        for rule in manifest["rules"]
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+    }

@@ -6,7 +6,6 @@ What it asks is read from the source: every call of a method of `Cluster`, with 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import modelops_operator
 import pytest
@@ -14,7 +13,7 @@ from modelops_operator.adapters import kubernetes
 from modelops_operator.adapters.kubernetes import CHILDREN, Resource
 from modelops_operator.core.children import KINDS
 
-from tests.chart.chart import VALUES, merged, render
+from tests.chart.chart import VALUES, granted, merged, render
 
 pytestmark = pytest.mark.contract
 
@@ -83,24 +82,6 @@ def named(argument: ast.expr) -> tuple[Resource, ...]:
         return ()
     assert text.startswith("CHILDREN[") or text == "resource", f"what is {text}?"
     return tuple(CHILDREN.values())
-
-
-def granted(manifests: list[dict[str, Any]], account: str) -> set[tuple[str, str]]:
-    """Give verb and resource of all roles that are bound to an account."""
-    roles = {
-        (binding["roleRef"]["kind"], binding["roleRef"]["name"])
-        for binding in manifests
-        if binding["kind"].endswith("RoleBinding")
-        and any(subject["name"] == account for subject in binding["subjects"])
-    }
-    return {
-        (verb, resource)
-        for manifest in manifests
-        if (manifest["kind"], manifest["metadata"]["name"]) in roles
-        for rule in manifest["rules"]
-        for verb in rule["verbs"]
-        for resource in rule["resources"]
-    }
 
 
 @pytest.mark.parametrize("namespaces", [[], ["staging"]], ids=["cluster", "namespaces"])

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.builder.cosign import Pair
 from tests.faults.proxy import Call, Fault, Proxy
-from tests.faults.world import LONG, NAMESPACE, World, kubeconfig
+from tests.faults.stories import Stories
+from tests.faults.world import LONG, NAMESPACE, World, kubeconfig, proxied
 from tests.nursery import Nursery
+from tests.registries.servers import RunningRegistry
 from tests.shell.operating import configuration
 
 pytestmark = pytest.mark.contract
@@ -123,3 +126,37 @@ def test_what_the_api_server_does_to_writes_passes(stage: Stage) -> None:
     stage.cluster.rule = lambda _: None
     for name in ("untroubled", *names):
         stage.world.remove(name)
+
+
+def test_what_the_image_registry_does_is_told_and_passes(
+    stories: Stories, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """Images are to be signed; when the registry answers again, it says that these are not."""
+    world = stories.world.elsewhere()
+    names = {f"images-{kind}": kind for kind in FAULTS if kind not in {"garbage", "silence"}}
+    with Proxy(f"http://{registry.host}") as front, proxied(stories.apiserver) as cluster:
+        config = configuration(stories.tracking_uri) | {
+            "operator": world.operator(),
+            "registry": {"host": front.address.removeprefix("http://"), "insecure": True},
+            "verification": {"mode": "Enforce", "keys": str(Pair.make(tmp_path).public)},
+        }
+        place = kubeconfig(tmp_path / "kubeconfig", cluster.address)
+        operator = stories.nursery.start(config, place)
+        operator.wait_until_ready()
+
+        def rule(call: Call) -> Fault | None:
+            found = (FAULTS[kind] for name, kind in names.items() if call.mentions(f"{name}-model"))
+            return next(found, None)
+
+        front.rule = rule
+        for name in names:
+            world.register(f"{name}-model")
+            world.create(name, f"{name}-model")
+        for name, kind in names.items():
+            denied = kind in DENIED
+            reason = "ImageRegistryDenied" if denied else "ImageRegistryUnreachable"
+            world.wait_for(name, "ImageVerified", reason)
+        front.rule = lambda _: None
+        for name in names:
+            world.wait_for(name, "ImageVerified", "SignatureMissing")
+        operator.kill()

@@ -41,7 +41,7 @@ _numbers = itertools.count()
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
-def eventually(look: Callable[[], T], patience: float = 60.0) -> T:
+def eventually(look: Callable[[], T], patience: float = 180.0) -> T:
     """Look until something true is seen."""
     deadline = time.monotonic() + patience
     while not (found := look()):

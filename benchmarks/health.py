@@ -10,6 +10,7 @@ from the exact shares of the bins. A peer alarms when it finds drift in any feat
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -65,6 +66,8 @@ PEERS: Final = {
     "nannyml": ("nannyml==0.13.1", "pandas<3", "statsmodels"),
 }
 """What each takes; the newest pandas is none of theirs."""
+SILENCE: Final = {"DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1"}
+"""Neither is to tell anybody of its use."""
 SHOWN: Final = 10
 """Windows of each size that they are shown."""
 PATIENCE: Final = 6
@@ -133,7 +136,10 @@ def ask(peer: str, reference: Rows, windows: Sequence[Rows]) -> tuple[int, int]:
         np.savez(file, reference=reference, windows=np.stack(windows))
         command = [find_uv_bin(), "run", "--quiet", "--no-project", "--isolated", *needed]
         done = subprocess.run(
-            [*command, "python", program, peer, file], stdout=subprocess.PIPE, check=True
+            [*command, "python", program, peer, file],
+            stdout=subprocess.PIPE,
+            check=True,
+            env={**os.environ, **SILENCE},
         )
     found: Mapping[str, int] = json.loads(done.stdout.splitlines()[-1])
     return found["features"], len(windows)

@@ -56,7 +56,8 @@ def test_killed_at_any_write_it_comes_to_the_same_end(stories: Stories, undistur
     for (number, after), story in killed.items():
         side = "after" if after else "before"
         assert_same(story.end(), expected, f"killed {side} write {number}")
-        assert len(story.operators) == 2, f"there was no write {number}"
+        # What comes together is written together: not each has all writes of the undisturbed one.
+        assert len(story.operators) == 2 or number > FEWEST_WRITES, f"there was no write {number}"
 
 
 def test_once_all_is_as_it_should_be_nothing_is_written(undisturbed: Story) -> None:

@@ -40,7 +40,8 @@ def pair(
     apiserver: Path, world: World, nursery: Nursery, tracking_uri: str, tmp_path: Path
 ) -> Iterator[tuple[Replica, Replica]]:
     world.register(MODEL)
-    config = configuration(tracking_uri, leaderElection={"leaseName": "faults"})
+    own = {"leaderElection": {"leaseName": "faults"}, "namespaces": [world.namespace]}
+    config = configuration(tracking_uri, **own)
     with ExitStack() as stack:
         replicas = []
         for number in range(2):

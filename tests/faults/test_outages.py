@@ -57,7 +57,8 @@ def stage(
 ) -> Iterator[Stage]:
     folder: Path = tmp_path_factory.mktemp("outages")
     with Proxy(tracking_uri) as mlflow:
-        config = configuration(mlflow.address, leaderElection={"enabled": False})
+        own = {"leaderElection": {"enabled": False}, "namespaces": [world.namespace]}
+        config = configuration(mlflow.address, **own)
         operator = nursery.start(config, kubeconfig(folder / "kubeconfig", proxy.address))
         operator.wait_until_ready()
         yield Stage(world, proxy, mlflow)

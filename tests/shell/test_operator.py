@@ -248,13 +248,13 @@ def test_a_deleted_object_is_forgotten(world: World, operator: Process) -> None:
 @pytest.mark.usefixtures("operator")
 def test_events_tell_of_transitions_only(world: World) -> None:
     world.serve("employment")
-    told = [
-        event["reason"]
-        for event in world.list("events")
-        if event["involvedObject"]["name"] == "employment"
-    ]
-    assert len(told) == len(set(told))
-    assert {"Resolved", "Built", "Serving"} <= set(told)
+
+    def told() -> list[str]:
+        events = world.list("events")
+        return [one["reason"] for one in events if one["involvedObject"]["name"] == "employment"]
+
+    eventually(lambda: {"Resolved", "Built", "Serving"} <= set(told()))
+    assert len(told()) == len(set(told()))
 
 
 def test_killed_at_any_moment_and_started_again_it_comes_to_the_same(

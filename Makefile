@@ -26,9 +26,10 @@ UNCOMPILED := /tests?/|/plotly/|/kubernetes/(aio/)?client/(api|models)/
 .venv/.synced: $(UV) uv.lock pyproject.toml operator/pyproject.toml serving_runtime/pyproject.toml training/pyproject.toml
 	$(UV) sync --frozen --quiet
 	kept=$(CACHE)/compiled-$$(cat uv.lock .venv/pyvenv.cfg | sha256sum | head -c 16).tar; \
-	[ ! -e $$kept ] || tar -x -f $$kept -C .venv; \
-	$(PYTHON) -m compileall -q -j 0 -x '$(UNCOMPILED)' .venv/lib; \
-	if [ ! -e $$kept ]; then \
+	if [ -e $$kept ]; then \
+		tar -x -f $$kept -C .venv; \
+	else \
+		$(PYTHON) -m compileall -q -j 0 -x '$(UNCOMPILED)' .venv/lib; \
 		rm -f $(CACHE)/compiled-*; \
 		find .venv/lib -name '*.pyc' -printf 'lib/%P\0' | tar -c -C .venv --null -T - -f $$kept.draft; \
 		mv $$kept.draft $$kept; \

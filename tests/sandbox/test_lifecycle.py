@@ -102,7 +102,7 @@ def test_up_repairs_a_lost_network(two: Sandbox) -> None:
 
 
 def test_a_killed_start_and_a_killed_stop_are_mended(two: Sandbox) -> None:
-    for word, seconds in (("down", 0.4), ("up", 1.0), ("up", 2.5), ("down", 0.5), ("up", 4.0)):
+    for word, seconds in (("down", 0.4), ("up", 1.0), ("down", 0.5), ("up", 3.0)):
         process = two.start(word)
         time.sleep(seconds)
         process.kill()

@@ -64,6 +64,10 @@ STATUSES: Final = 2
 """Statuses that an ideal operator writes for an object: at the beginning and at the end."""
 QUIET: Final = 5.0
 """Seconds without a write after which all is done."""
+STARTED: Final = 8.0
+"""Seconds after which an operator without objects has imported and listed all that it will."""
+LOOKED_THROUGH: Final = 20.0
+"""Seconds after a start in which every object has been looked at again."""
 PATIENCE: Final = 1800.0
 IDLE: Final = 60.0
 EDITS: Final = 50
@@ -295,7 +299,9 @@ def operated(bench: Bench, user: str, size: int) -> tuple[Leg, Program]:
     namespace = f"{user}-{size}"
     bench.create(namespace, 0)
     program = bench.start(user, namespace)
-    time.sleep(8 if user == "usual" else bench.wait_until_ready(program) and 3)
+    if user != "usual":  # which does not tell
+        bench.wait_until_ready(program)
+    time.sleep(STARTED)
     base = program.memory()
     program.end()
     bench.create(namespace, size)
@@ -367,7 +373,7 @@ def reacted(bench: Bench, namespace: str, size: int) -> dict[str, float]:
             ).raise_for_status()
             watching.wait_for([name])
             took.append(watching.seen[name] - sent)
-            time.sleep(0.1)
+            time.sleep(0.1)  # each on its own: none waits for the one before
     settle(bench, "ours")
     took.sort()
     return {
@@ -425,7 +431,7 @@ class Watching:
         wanted, deadline = set(names), time.monotonic() + PATIENCE
         while not wanted <= self.seen.keys():
             assert time.monotonic() < deadline, f"never seen: {wanted - self.seen.keys()}"
-            time.sleep(0.002 if len(wanted) == 1 else 0.1)
+            time.sleep(0.002 if len(wanted) == 1 else 0.1)  # of one, milliseconds are measured
         return max(self.seen[name] for name in wanted)
 
 
@@ -435,7 +441,7 @@ def restarted(bench: Bench, program: Program, namespace: str) -> dict[str, float
     before = bench.cluster.writes("ours").total()
     again = bench.start("ours", namespace)
     seconds = bench.wait_until_ready(again)
-    time.sleep(20)
+    time.sleep(LOOKED_THROUGH)  # a write that is not needed would come by then
     figures = {
         "restart, s until ready": seconds,
         "restart, writes": bench.cluster.writes("ours").total() - before,

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+from modelops_runtime.admission import SHORTEST_QUEUE
 from modelops_runtime.telemetry import merge
 
 from tests.runtime.serving import GOOD, PATIENCE, Served, Servers
@@ -87,7 +88,8 @@ def test_what_is_too_much_is_turned_away_and_told_when_to_come_again(narrow: Ser
         answers = [read_answer(connection) for connection in connections]
     statuses = [head.split(b" ")[1] for head, _ in answers]
     assert set(statuses) == {b"200", b"503"}
-    assert statuses.count(b"200") >= QUEUE
+    # What came before the server was held may have begun the time after which the queue is cut.
+    assert statuses.count(b"200") >= SHORTEST_QUEUE
     turned_away = [(head, body) for head, body in answers if head.split(b" ")[1] == b"503"]
     for head, body in turned_away:
         assert b"retry-after: 1" in head.lower()

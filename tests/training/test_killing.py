@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from modelops_training import AliasError, repair
-from modelops_training.aliases import Mover
+from modelops_training import AliasError, aliases, guardian, repair
 from modelops_training.mover import INTENT, Move
 
 from tests.training.interceptor import Request, intercepting
@@ -62,7 +61,7 @@ class Trainer:
         """Kill the fork and everything in its process group, as a terminal or a job runner does."""
         os.killpg(self.fork, signal.SIGKILL)
 
-    def movers(self) -> list[int]:
+    def children(self) -> list[int]:
         """Processes that the fork started."""
         children = Path(f"/proc/{self.fork}/task/{self.fork}/children").read_text()
         return [int(child) for child in children.split()]
@@ -202,7 +201,8 @@ def test_interrupted_from_a_terminal_during_the_moves(
 
     def interrupt(request: Request) -> int | None:
         if request.moves_alias:
-            os.killpg(trainer.fork, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # who goes on is not of this group
+                os.killpg(trainer.fork, signal.SIGINT)
         return None
 
     with intercepting(server, interrupt) as proxy:
@@ -214,13 +214,13 @@ def test_interrupted_from_a_terminal_during_the_moves(
 
 def torn(trainer: Trainer, client: MlflowClient, server: str) -> None:
     """Leave what the death of the whole machine leaves: one alias moved, two not."""
-    movers: list[int] = []
+    guardians: list[int] = []
 
     def strike(request: Request) -> int | None:
-        if not movers and b'"name": "victim_outlier"' in request.body and request.moves_alias:
-            movers.extend(trainer.movers())
-            trainer.kill()  # first: it would notice that its mover is gone
-            for process in movers:
+        if not guardians and b'"name": "victim_outlier"' in request.body and request.moves_alias:
+            guardians.extend(trainer.children())
+            trainer.kill()  # first: it would notice that its guardian is gone
+            for process in guardians:
                 os.kill(process, signal.SIGKILL)
             return 500
         return None
@@ -277,8 +277,8 @@ def test_a_refused_move_is_told(client: MlflowClient, server: str) -> None:
         tracking_uri=server,
         registry_uri=server,
     )
-    with Mover() as program, pytest.raises(AliasError, match="No alias 'candidate' has moved"):
-        program.move(move)
+    with pytest.raises(AliasError, match="No alias 'candidate' has moved"):
+        aliases.move(move)
     assert holders(client) == first
 
 
@@ -289,8 +289,8 @@ def test_a_first_alias_that_is_refused_leaves_none(client: MlflowClient, server:
         tracking_uri=server,
         registry_uri=server,
     )
-    with Mover() as program, pytest.raises(AliasError):
-        program.move(move)
+    with pytest.raises(AliasError):
+        aliases.move(move)
     for name in NAMES:
         with pytest.raises(MlflowException):
             client.get_model_version_by_alias(name, "fresh")
@@ -312,7 +312,15 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for(
     assert len(train_ids(client)) == 1
 
 
-def test_without_a_move_the_program_goes() -> None:
-    with Mover() as program:
-        pass
-    assert program._child.returncode == 3
+def test_a_guardian_acts_only_for_a_starter_that_died_with_a_move_begun(tmp_path: Path) -> None:
+    finisher = tmp_path / "finisher.py"
+    finisher.write_text("raise SystemExit(int(input()))")
+
+    def outcome(sent: str) -> int:
+        program = [sys.executable, guardian.__file__, str(finisher)]
+        return subprocess.run(program, input=sent, text=True, check=False, timeout=60).returncode
+
+    assert outcome("") == 0
+    assert outcome("7") == 0
+    assert outcome("7\nended\n") == 0
+    assert outcome("7\n") == 7

@@ -144,7 +144,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _cpu() -> float:
-    """CPU time in seconds since the process began, the alias mover included."""
+    """CPU time in seconds since the process began, that of its children included."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 

@@ -1,68 +1,66 @@
-"""Starts the program that moves aliases, and finishes moves that were cut short."""
+"""Moves aliases under guard, and finishes moves that were cut short."""
 
+import contextlib
+import json
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
-from typing import Self
+from collections.abc import Iterator
+from typing import IO, cast
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from modelops_training import mover
+from modelops_training import guardian, mover
 from modelops_training.errors import AliasError
-from modelops_training.mover import INTENT, Move
-
-_PROGRAM = Path(mover.__file__)
+from modelops_training.mover import INTENT, Holders, Move
 
 
-class Mover:
-    """The moving program, waiting for its one move; use it as a context manager.
+def move(wanted: Move) -> None:
+    """Set the alias on all models of one training, or on none, even if we are killed.
 
-    It runs in a session of its own: once it has the move, killing this process changes nothing.
+    Raises AliasError when the aliases stayed where they were, or could only be moved in part.
     """
-
-    def __init__(self) -> None:
-        # What it says goes to a file: a pipe would break with this process.
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by __exit__
-        self._child = subprocess.Popen(  # noqa: S603  # our own program, no shell
-            # -P: the program's folder is no place to import from.
-            [sys.executable, "-P", str(_PROGRAM)],
-            stdin=subprocess.PIPE,
-            stdout=self._said,
-            stderr=self._said,
-            text=True,
-            start_new_session=True,
+    client = wanted.client()
+    said: list[str] = []
+    try:
+        former = mover.holders(client, wanted)
+        with _guarded(wanted, former):
+            outcome = mover.carry_out(client, wanted, former, said.append)
+    except MlflowException as error:
+        said.append(f"nothing was moved: {error}")
+        outcome = mover.UNMOVED
+    why = "\n".join(said)
+    if outcome == mover.UNMOVED:
+        raise AliasError(
+            f"{why}. No alias {wanted.alias!r} has moved; the new versions are registered: "
+            f"{_listed(wanted)}"
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Without a move, the end of its input tells it to go.
-        self._child.communicate()
-        self._said.close()
-
-    def move(self, wanted: Move) -> None:
-        """Set the alias on all models of one training, or on none, even if we are killed.
-
-        Raises AliasError when the aliases stayed where they were, or could only be moved in part.
-        """
-        self._child.communicate(f"{wanted.to_json()}\n")
-        outcome = self._child.returncode
-        if outcome == mover.DONE:
-            return
-        self._said.seek(0)
-        why = self._said.read().strip() or f"the moving program ended with {outcome}"
-        if outcome == mover.UNMOVED:
-            raise AliasError(
-                f"{why}. No alias {wanted.alias!r} has moved; the new versions are registered: "
-                f"{_listed(wanted)}"
-            )
+    if outcome == mover.TORN:
         raise AliasError(
             f"{why}. Some aliases {wanted.alias!r} may have moved and others not; the operator "
             f"holds the release back. Run `modelops-train --repair --name {wanted.keeper}`"
         )
+
+
+@contextlib.contextmanager
+def _guarded(wanted: Move, former: Holders) -> Iterator[None]:
+    """Have the move finished by another process if this one dies, or is interrupted, meanwhile."""
+    with subprocess.Popen(  # noqa: S603  # our own program, no shell
+        [sys.executable, "-P", "-S", guardian.__file__, mover.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # what kills our group or closes our terminal leaves it alone
+    ) as process:
+        pipe = cast("IO[str]", process.stdin)
+        pipe.write(f"{json.dumps([wanted.to_json(), former])}\n")
+        pipe.flush()
+        yield
+        # Were the guardian gone, so would be the need for it.
+        with contextlib.suppress(BrokenPipeError), pipe:
+            pipe.write("ended\n")
 
 
 def repair(name: str) -> Move | None:
@@ -86,8 +84,7 @@ def repair(name: str) -> Move | None:
     now = mover.holders(client, wanted)
     hits = sum(now[model] == version for model, version in wanted.versions)
     if 0 < hits < len(wanted.versions):
-        with Mover() as program:
-            program.move(wanted)
+        move(wanted)
         return wanted
     # All moved, none moved, or someone has moved them elsewhere since: nothing is torn.
     client.delete_registered_model_tag(name, INTENT)

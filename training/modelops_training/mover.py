@@ -1,23 +1,22 @@
-"""The program that moves the aliases of one training's models: all of them, or none.
+"""Moves the aliases of one training's models: all of them, or none.
 
 MLflow moves one alias per request and knows no transaction, so a trainer that is killed between
-two requests would leave a new detector beside an old predictor. The moves are therefore made by
-this program, in a session of its own that outlives its starter. What could still come between
-(the machine dies, the server stays away) is covered twice: the intent is written down first, for
-the next training or `modelops-train --repair` to finish, and the operator releases no models whose
-`modelops.train_id` tags differ.
+two requests would leave a new detector beside an old predictor. While it moves them, a guardian
+(`guardian.py`, a process in a session of its own) therefore waits, and starts this file as a
+program to finish the move should the trainer die. What could still come between (the machine dies,
+the server stays away) is covered twice: the intent is written down first, for the next training or
+`modelops-train --repair` to finish, and the operator releases no models whose `modelops.train_id`
+tags differ.
 
-It is started when registering begins, and waits: for one line with the move to make, or for the
-end of its input, which comes when its starter is done or dead, and means that nothing is to be
-moved. It imports MLflow's client only, and is run as a file, since the package imports more.
+It imports MLflow's client only, and is run as a file, since the package imports more.
 """
 
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 from mlflow import MlflowClient
@@ -26,6 +25,9 @@ from mlflow.exceptions import MlflowException
 INTENT = "modelops.moving"
 PAUSES = (0.0, 0.5, 2.0, 8.0)  # seconds before each attempt; MLflow's client retries within them
 DONE, UNMOVED, TORN = 0, 3, 4
+Holders = Mapping[str, str | None]
+"""Which version of each model has the alias; None where none has it."""
+Say = Callable[[str], object]
 _REFUSALS = frozenset(
     {
         "INVALID_PARAMETER_VALUE",
@@ -70,7 +72,7 @@ class Move:
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
 
 
-def holders(client: MlflowClient, move: Move) -> dict[str, str | None]:
+def holders(client: MlflowClient, move: Move) -> Holders:
     """Tell which version of each model has the alias now."""
     return {name: _holder(client, name, move.alias) for name, _ in move.versions}
 
@@ -81,11 +83,17 @@ def _holder(client: MlflowClient, name: str, alias: str) -> str | None:
     return None if version is None else str(version)
 
 
-def carry_out(client: MlflowClient, move: Move) -> int:
-    """Move the aliases, or put them all back; returns DONE, UNMOVED or TORN."""
-    former = holders(client, move)
-    client.set_registered_model_tag(move.keeper, INTENT, move.to_json())
-    outcome = DONE if _moved(client, move) else _put_back(client, move, former)
+def carry_out(client: MlflowClient, move: Move, former: Holders, say: Say) -> int:
+    """Move the aliases, or put them all back to `former`; returns DONE, UNMOVED or TORN.
+
+    `say` is told what went wrong.
+    """
+    try:
+        client.set_registered_model_tag(move.keeper, INTENT, move.to_json())
+    except MlflowException as error:
+        say(f"the move could not be noted: {error}")
+        return UNMOVED
+    outcome = DONE if _moved(client, move, say) else _put_back(client, move, former, say)
     if outcome != TORN:
         # Left behind, the note does no harm: a repair looks at the aliases before it acts.
         with contextlib.suppress(MlflowException):
@@ -93,7 +101,7 @@ def carry_out(client: MlflowClient, move: Move) -> int:
     return outcome
 
 
-def _moved(client: MlflowClient, move: Move) -> bool:
+def _moved(client: MlflowClient, move: Move, say: Say) -> bool:
     for pause in PAUSES:
         time.sleep(pause)
         try:
@@ -102,15 +110,15 @@ def _moved(client: MlflowClient, move: Move) -> bool:
             # Two trainings may move at once; whoever finds the other's versions moves again.
             if holders(client, move) == dict(move.versions):
                 return True
-            _say(f"alias {move.alias!r} led elsewhere after it was set: does someone else move it?")
+            say(f"alias {move.alias!r} led elsewhere after it was set: does someone else move it?")
         except MlflowException as error:
-            _say(f"alias {move.alias!r} could not be moved: {error}")
+            say(f"alias {move.alias!r} could not be moved: {error}")
             if error.error_code in _REFUSALS:
                 return False
     return False
 
 
-def _put_back(client: MlflowClient, move: Move, former: dict[str, str | None]) -> int:
+def _put_back(client: MlflowClient, move: Move, former: Holders, say: Say) -> int:
     """Undo the moves, the predictor's first, so that it never leads to a version without others."""
     try:
         for name, version in reversed(move.versions):
@@ -121,32 +129,18 @@ def _put_back(client: MlflowClient, move: Move, former: dict[str, str | None]) -
             else:
                 client.set_registered_model_alias(name, move.alias, before)
     except MlflowException as error:
-        _say(f"alias {move.alias!r} could not be put back: {error}")
+        say(f"alias {move.alias!r} could not be put back: {error}")
         return TORN
     return UNMOVED
 
 
-def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
-
-
 def main() -> int:
-    """Carry out the move that comes in on stdin, deaf to the signals that stop its starter."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    line = sys.stdin.readline()
-    if not line.endswith("\n"):
-        return UNMOVED  # the starter died before it could say, or while it said
-    move = Move.from_json(line)
-    try:
-        return carry_out(move.client(), move)
-    except MlflowException as error:
-        _say(f"nothing was moved: {error}")
-        return UNMOVED
+    """Finish a move: a line of stdin holds it, and who had the alias before."""
+    text, former = json.loads(sys.stdin.readline())
+    move = Move.from_json(text)
+    return carry_out(move.client(), move, former, sys.stderr.write)
 
 
 if __name__ == "__main__":
-    outcome = main()
-    sys.stderr.flush()
-    # Its starter waits for the end, and to take MLflow apart takes longer than the move.
-    os._exit(outcome)
+    # To take MLflow apart takes longer than the move.
+    os._exit(main())

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -153,9 +153,7 @@ def _register_models(  # noqa: PLR0913  # named settings
 ) -> Registration:
     called = _called(trained.roles, name, names)
     started = time.perf_counter()
-    # Started at once, as it takes seconds to import MLflow.
-    program = nullcontext() if alias is None else aliases.Mover()
-    with _tracking(tracking_uri), _explained(name), program as mover:
+    with _tracking(tracking_uri), _explained(name):
         naming.check(called, alias)
         aliases.repair(called["predictor"])
         measured = {step: trained.evaluate(rows) for step, rows in (evaluation or {}).items()}
@@ -179,8 +177,8 @@ def _register_models(  # noqa: PLR0913  # named settings
         for version in versions:
             _verify(trained, version)
         registered = time.perf_counter()
-        if alias is not None and mover is not None:
-            mover.move(_move(alias, versions))
+        if alias is not None:
+            aliases.move(_move(alias, versions))
         moved = time.perf_counter()
         return Registration(
             train_id=trained.train_id,

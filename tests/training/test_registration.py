@@ -84,6 +84,8 @@ def test_the_run_tells_everything(
     for metric in ("auc", "log_loss", "calibration_error", "outlier_rate"):
         history = client.get_metric_history(registered.run_id, f"later_{metric}")
         assert [point.step for point in history] == [2016, 2017, 2018]
+    predictor = client.get_logged_model(registered.versions[-1].model_id)
+    assert {"held_out_auc", "later_auc"} <= {metric.key for metric in predictor.metrics or ()}
 
 
 @pytest.mark.usefixtures("pointed")

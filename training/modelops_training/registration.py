@@ -164,12 +164,15 @@ def _register_models(  # noqa: PLR0913  # named settings
             tags={TRAIN_ID_TAG: trained.train_id, DIGEST_TAG: trained.data_digest, **_code()},
             description=notes or None,
         ) as run:
-            _log_figures(trained, measured, dataset or name)
+            mlflow.log_params(dict(trained.params))
+            mlflow.log_input(Table(trained, dataset or name), context="training")
             described = card.describe(
                 trained, name, dataset=dataset or name, notes=notes, later=measured
             )
             _log_card(described)
             models = {role: _log_model(trained, role) for role in trained.roles}
+            # After the models: with each of them MLflow would fetch the history of every figure.
+            _log_figures(trained, measured, models["predictor"])
         logged = time.perf_counter()
         versions = tuple(
             _register(trained, role, called[role], models[role]) for role in trained.roles
@@ -269,15 +272,14 @@ def _experiment(name: str) -> str:
 
 
 def _log_figures(
-    trained: Models, measured: Mapping[int, Mapping[str, float]], dataset: str
+    trained: Models, measured: Mapping[int, Mapping[str, float]], predictor: str
 ) -> None:
-    mlflow.log_params(dict(trained.params))
-    mlflow.log_metrics(
-        {f"{trained.measured_on}_{key}": value for key, value in trained.metrics.items()}
-    )
+    """Log how the predictor of this id did, on the rows held out and later."""
+    given = {f"{trained.measured_on}_{key}": value for key, value in trained.metrics.items()}
+    mlflow.log_metrics(given, model_id=predictor)
     for step, metrics in measured.items():
-        mlflow.log_metrics({f"later_{key}": value for key, value in metrics.items()}, step=step)
-    mlflow.log_input(Table(trained, dataset), context="training")
+        later = {f"later_{key}": value for key, value in metrics.items()}
+        mlflow.log_metrics(later, step=step, model_id=predictor)
 
 
 def _log_card(described: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 import duckdb_kql
@@ -17,10 +18,14 @@ from aiohttp import web
 from azure.core.credentials import AccessToken
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.monitor.query.aio import LogsQueryClient
+from modelops_operator.adapters import kql
 
 TOKEN = "a-token"
 TYPES = {"TIMESTAMP": "datetime", "BIGINT": "long", "DOUBLE": "real", "JSON": "dynamic"}
 WORKSPACE = "00000000-1111-2222-3333-444444444444"
+SUMMARY = "ModelOps_CL"
+"""The table of the summary rule."""
+RULE = Path(kql.__file__).with_name("rule.kql").read_text()
 CLUSTER = (
     "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/a"
 )
@@ -79,6 +84,10 @@ class Workspace:
             f" ContainerName VARCHAR, LogSource VARCHAR, LogMessage {message},"
             " _ResourceId VARCHAR, Arrival TIMESTAMP)"
         )
+        self.connection.sql(
+            "CREATE TABLE Summarised (TimeGenerated TIMESTAMP, PodNamespace VARCHAR,"
+            " PodName VARCHAR, Line VARCHAR, Cluster VARCHAR, Arrival TIMESTAMP)"
+        )
 
     def ingest(self, rows: Iterable[Row]) -> None:
         """Let rows arrive."""
@@ -100,6 +109,15 @@ class Workspace:
             unnested = ", ".join("unnest(?)" for _ in columns)
             self.connection.execute(f"INSERT INTO Arrived SELECT {unnested}", columns)
 
+    def summarise(self, arrival: datetime) -> None:
+        """Run the summary rule over all that is there; what it copies arrives at this moment."""
+        self.connection.execute("CREATE OR REPLACE VIEW ContainerLogV2 AS SELECT * FROM Arrived")
+        copied = duckdb_kql.query(self.connection, RULE).fetchall()
+        self.connection.executemany(
+            "INSERT INTO Summarised VALUES (?, ?, ?, ?, ?, ?)",
+            [(*row, arrival.replace(tzinfo=None)) for row in copied],
+        )
+
     def _stored(self, message: str) -> str:
         if not self.dynamic:
             return message
@@ -112,10 +130,11 @@ class Workspace:
     def answer(self, query: str, span: str) -> Mapping[str, Any]:
         """Run a query over the rows written within a span of time."""
         start, end = (moment.removesuffix("Z") for moment in span.split("/"))
-        self.connection.execute(
-            "CREATE OR REPLACE VIEW ContainerLogV2 AS SELECT * FROM Arrived WHERE TimeGenerated"
-            f" BETWEEN TIMESTAMP '{start}' AND TIMESTAMP '{end}'"
-        )
+        for view, stored in (("ContainerLogV2", "Arrived"), (SUMMARY, "Summarised")):
+            self.connection.execute(
+                f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM {stored} WHERE TimeGenerated"
+                f" BETWEEN TIMESTAMP '{start}' AND TIMESTAMP '{end}'"
+            )
         result = duckdb_kql.query(self.connection, query.replace("ingestion_time()", "Arrival"))
         columns = [
             {"name": name, "type": TYPES.get(str(kind), "string")}

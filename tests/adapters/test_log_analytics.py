@@ -27,7 +27,7 @@ from modelops_operator.api.reasons import Reason
 from modelops_operator.core.health.windows import History
 from modelops_runtime.telemetry import Line
 
-from tests.log_analytics import CLUSTER, WORKSPACE, Row, Workspace, error
+from tests.log_analytics import CLUSTER, SUMMARY, WORKSPACE, Row, Workspace, error
 
 pytestmark = pytest.mark.contract
 
@@ -197,6 +197,53 @@ def test_clusters_that_share_a_workspace_are_told_apart() -> None:
         assert (await reader.collect()).lines == (LINE,)
 
     play(scenario, place=LogAnalyticsConfig(workspace_id=WORKSPACE, resource_id=CLUSTER))
+
+
+SUMMARISED = LogAnalyticsConfig(
+    workspace_id=WORKSPACE, summary_table=SUMMARY, lag=timedelta(minutes=30)
+)
+
+
+@pytest.mark.parametrize("dynamic", [True, False], ids=["dynamic", "string"])
+def test_what_a_summary_rule_copied_may_be_read_instead(*, dynamic: bool) -> None:
+    async def scenario(reader: Reader) -> None:
+        other = replace(LINE, worker="w2")
+        reader.workspace.ingest([row(), row("noise"), row(container="sidecar")])
+        assert (await reader.collect()).lines == ()
+        reader.workspace.summarise(reader.now)
+        reader.workspace.ingest([row(text(other), cluster=CLUSTER + "-other")])
+        assert (await reader.collect(MINUTE)).lines == (LINE,)
+        reader.workspace.summarise(reader.now)
+        assert (await reader.collect(MINUTE)).lines == ()
+        assert all(SUMMARY in each.query for each in reader.workspace.asked)
+
+    place = SUMMARISED.model_copy(update={"resource_id": CLUSTER})
+    play(scenario, Workspace(dynamic=dynamic), place)
+
+
+def test_a_summary_rule_that_brings_nothing_is_told() -> None:
+    async def scenario(reader: Reader) -> None:
+        reader.workspace.ingest([row()])
+        await reader.collect()
+        failure = (await reader.collect(2 * 30 * MINUTE)).failure
+        assert failure is not None
+        assert failure.reason == Reason.LOGS_NOT_COLLECTED
+        assert f"no telemetry of namespace staging reached {SUMMARY}" in failure.message
+        assert "LASummaryLogs" in failure.message
+
+    play(scenario, place=SUMMARISED)
+
+
+def test_a_summary_table_that_is_not_there_is_told() -> None:
+    async def scenario(reader: Reader) -> None:
+        inner = {"code": "SEM0100", "message": f"Failed to resolve table named '{SUMMARY}'"}
+        reader.workspace.answers.append(error(400, "BadArgumentError", "", innererror=inner))
+        failure = (await reader.collect()).failure
+        assert failure is not None
+        assert failure.reason == Reason.LOG_TABLE_MISSING
+        assert f"make the summary rule that writes {SUMMARY}" in failure.message
+
+    play(scenario, place=SUMMARISED)
 
 
 def test_the_pod_is_who_the_agent_says_it_is() -> None:

@@ -23,6 +23,7 @@ mlflow: {trackingUri: "http://mlflow:5000"}
 registry: {host: "registry:5000"}
 """
 DIGEST = "sha256:" + "0" * 64
+WORKSPACE = "00000000-1111-2222-3333-444444444444"
 CLUSTER = (
     "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks"
 )
@@ -48,7 +49,7 @@ monitoring:
   backend: LogAnalytics
   interval: 1s
   logAnalytics:
-    workspaceId: 00000000-1111-2222-3333-444444444444
+    workspaceId: {WORKSPACE}
     resourceId: {CLUSTER}
     endpoint: https://api.loganalytics.us
     audience: https://api.loganalytics.us
@@ -133,6 +134,16 @@ def test_everything_is_read(tmp_path: Path) -> None:
         ),
         (LEAST + "monitoring: {logAnalytics: {workspaceId: logs}}", "workspaceId: must match"),
         (LEAST + "monitoring: {logAnalytics: {resourceId: aks}}", "resourceId: must match"),
+        (LEAST + "monitoring: {logAnalytics: {summaryTable: Logs}}", "summaryTable: must match"),
+        (
+            LEAST + "monitoring: {logAnalytics: {summaryTable: Logs_CL}}",
+            "summaryTable 'Logs_CL' belongs to a workspace: give logAnalytics.workspaceId",
+        ),
+        (
+            LEAST
+            + f"monitoring: {{logAnalytics: {{workspaceId: {WORKSPACE}, summaryTable: Logs_CL}}}}",
+            "lag is 5m, and a summary rule runs every 20 minutes at most: give 30m or more",
+        ),
         (LEAST + "monitoring: {logAnalytics: {lag: 300}}", "logAnalytics.lag: must be a duration"),
         (LEAST + "monitoring: {logAnalytics: {endpoint: 'http://a.io'}}", "endpoint: must match"),
         (

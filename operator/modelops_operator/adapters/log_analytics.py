@@ -115,7 +115,7 @@ class _QueryError(Exception):
 
 
 class LogAnalytics:
-    """A `TelemetrySource` that reads ContainerLogV2."""
+    """A `TelemetrySource` that reads ContainerLogV2, or what a summary rule copied from there."""
 
     def __init__(self, client: LogsQueryClient, place: LogAnalyticsConfig) -> None:
         self._client = client
@@ -233,7 +233,13 @@ class LogAnalytics:
         for _ in range(PAGES):
             since = self._since(now)
             namespaces = {key[0] for key in hauls}
-            query = kql.telemetry(namespaces, cluster=self._cluster, since=since, page=self._page)
+            query = kql.telemetry(
+                namespaces,
+                cluster=self._cluster,
+                since=since,
+                page=self._page,
+                summary=self._place.summary_table,
+            )
             span = (since - _LONGEST_DELAY, now + _AHEAD)
             rows, failure = await self._ask(query, span, now)
             newest = max(
@@ -287,6 +293,12 @@ class LogAnalytics:
             return
         span = max(LEAST_PRESENCE, *(2 * target.window for target in silent))
         namespaces = sorted({target.namespace for target in silent})
+        if self._place.summary_table:  # whose plan allows questions; that of the others may not
+            self._absent = {
+                namespace: failures.not_summarised(namespace, self._place)
+                for namespace in namespaces
+            }
+            return
         query = kql.presence(namespaces, cluster=self._cluster)
         rows, failure = await self._ask(query, (now - span, now + _AHEAD), now)
         if failure is not None:

@@ -102,6 +102,16 @@ def not_collected(namespace: str, span: timedelta, place: LogAnalyticsConfig) ->
     )
 
 
+def not_summarised(namespace: str, place: LogAnalyticsConfig) -> Failure:
+    """Tell that the summary rule brings no telemetry of a namespace."""
+    return _failed(
+        Reason.LOGS_NOT_COLLECTED,
+        f"no telemetry of namespace {namespace} reached {place.summary_table} in {_where(place)}:"
+        " see in LASummaryLogs whether the summary rule runs, that its query is that of"
+        f" adapters/kql/rule.kql, and that {_TABLE} has stdout of the namespace's pods",
+    )
+
+
 def filtered(namespace: str, lines: int, span: timedelta, place: LogAnalyticsConfig) -> Failure:
     """Tell that other lines of a namespace arrive, and none of ours."""
     return _failed(
@@ -148,7 +158,8 @@ _REFUSALS: Final = (
     _Refusal(
         lambda answer: _BASIC in answer.codes,
         Reason.LOG_TABLE_ON_BASIC_PLAN,
-        f"set the plan of table {_TABLE} to Analytics, or take monitoring.backend PodLogs",
+        f"set the plan of table {_TABLE} to Analytics, let a summary rule copy what we need"
+        " (monitoring.logAnalytics.summaryTable), or take monitoring.backend PodLogs",
     ),
     _Refusal(
         lambda answer: bool(_UNRESOLVED & set(answer.codes)) and _TABLE in answer.message,
@@ -161,6 +172,13 @@ _REFUSALS: Final = (
 
 def _refused(answer: Answer, place: LogAnalyticsConfig) -> Failure:
     said = f"{_where(place)} answers {answer}"
+    summary = place.summary_table
+    if summary and summary in answer.message and _UNRESOLVED & set(answer.codes):
+        return _failed(
+            Reason.LOG_TABLE_MISSING,
+            f"{said}; make the summary rule that writes {summary} (adapters/kql/rule.kql is its"
+            " query; the table comes with its first run), or mend monitoring.logAnalytics",
+        )
     for refusal in _REFUSALS:
         if refusal.known(answer):
             return _failed(refusal.reason, f"{said}; {refusal.way_out}")

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from modelops_operator.api.maintenance import MaintenanceWindow
-from modelops_operator.api.quantities import parse_quantity
+from modelops_operator.api.quantities import format_duration, parse_quantity
 from modelops_operator.api.resources import validation_message
 from modelops_operator.api.schema import (
     Boolean,
@@ -195,6 +195,10 @@ class MonitoringBackend(StrEnum):
     """Azure Log Analytics, where Container insights brings the logs of the pods."""
 
 
+SHORTEST_SUMMARY: Final = timedelta(minutes=30)
+"""How long lines take through a summary rule: its smallest bin, and what it waits and works."""
+
+
 class LogAnalyticsConfig(Fields):
     """The Log Analytics workspace that the pods' logs are in.
 
@@ -223,6 +227,11 @@ class LogAnalyticsConfig(Fields):
     """Where queries go; other clouds have others, such as https://api.loganalytics.us."""
     audience: Annotated[str, StringConstraints(pattern=r"^(https://[^\s]+)?$")] = ""
     """Whom the identity's tokens are for; the endpoint if not given."""
+    summary_table: Annotated[
+        str, StringConstraints(pattern=r"^([A-Za-z][A-Za-z0-9_]{0,44}_CL)?$")
+    ] = ""
+    """A table that a summary rule copies telemetry into (its query: `adapters/kql/rule.kql`), to
+    be read instead of ContainerLogV2, which then may be on the Basic plan."""
     interval: Annotated[timedelta, DurationBetween("10s", "1h")] = timedelta(minutes=1)
     """How often the workspace is asked; verdicts follow `monitoring.interval`."""
     lag: Annotated[timedelta, DurationBetween("0s", "1h")] = timedelta(minutes=5)
@@ -265,6 +274,16 @@ class MonitoringConfig(Fields):
             raise refusal(
                 "backend LogAnalytics needs to know where: give logAnalytics.workspaceId (a GUID)"
                 " or logAnalytics.resourceId (the cluster's), or take backend PodLogs"
+            )
+        if place.summary_table and not place.workspace_id:
+            raise refusal(
+                f"logAnalytics.summaryTable {place.summary_table!r} belongs to a workspace: give"
+                " logAnalytics.workspaceId, too"
+            )
+        if place.summary_table and place.lag < SHORTEST_SUMMARY:
+            raise refusal(
+                f"logAnalytics.lag is {format_duration(place.lag)}, and a summary rule runs every"
+                " 20 minutes at most: give 30m or more beside logAnalytics.summaryTable"
             )
         return self
 

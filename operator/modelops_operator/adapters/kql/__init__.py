@@ -12,14 +12,22 @@ LONGEST_LINE: Final = 8_000
 """Characters; the runtime writes at most 4,000 bytes a line."""
 
 
-def telemetry(namespaces: Iterable[str], *, cluster: str, since: datetime, page: int) -> str:
-    """Ask for lines that arrived since a moment: at most a page of them, the oldest first."""
+def telemetry(
+    namespaces: Iterable[str], *, cluster: str, since: datetime, page: int, summary: str = ""
+) -> str:
+    """Ask for lines that arrived since a moment: at most a page of them, the oldest first.
+
+    They are read from ContainerLogV2, or from the table of a summary rule whose name is given.
+    """
     values = {
         **_place(namespaces, cluster),
         "since": f"datetime({since.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S.%fZ')})",
         "longest": str(LONGEST_LINE),
     }
-    return f"{_completed('telemetry', values)}| top {page} by Ingested asc\n"
+    name = "telemetry"
+    if summary:
+        name, values["summary"] = "summary", summary
+    return f"{_completed(name, values)}| top {page} by Ingested asc\n"
 
 
 def presence(namespaces: Iterable[str], *, cluster: str) -> str:

@@ -1,6 +1,6 @@
 """What people do today: the Dockerfile that BentoML generates, built and pushed by buildah.
 
-    service.py, requirements.txt, models/predictor   as BentoML's guide for MLflow models has it
+    service.py, requirements.txt, models/ROLE        as BentoML's guide for MLflow models has it
     bentoml build                                    writes env/docker/Dockerfile
     buildah bud --layers, buildah push               what is measured
 
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -70,12 +70,12 @@ class Buildah:
         )
         return place
 
-    def bento(self, model: Path | None, requirements: Sequence[str], base: str) -> Path:
-        """Have BentoML make a Bento of a model's folder, and give the Bento's."""
+    def bento(self, models: Mapping[str, Path], requirements: Sequence[str], base: str) -> Path:
+        """Have BentoML make a Bento of models' folders by role, and give the Bento's."""
         project = self._folder / f"project-{time.monotonic_ns()}"
         (project / "models").mkdir(parents=True)
-        if model is not None:
-            shutil.copytree(model, project / "models" / "predictor")
+        for role, folder in models.items():
+            shutil.copytree(folder, project / "models" / role)
         (project / "service.py").write_text(SERVICE.format(base=base))
         (project / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements))
         outcome = subprocess.run(
@@ -130,6 +130,11 @@ class Buildah:
             "memory": max(usage["memory"] for usage in usages),
             "reference": reference,
         }
+
+    def forget(self, reference: str) -> None:
+        """Remove an image and the layers in the cache that no other has."""
+        self._run("rmi", "--force", reference)
+        self._run("rmi", "--prune", "--force")
 
     def _run(self, *arguments: str) -> dict[str, float]:
         return run_measured([*self._command, *arguments], self._folder / "log")

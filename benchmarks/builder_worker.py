@@ -72,13 +72,17 @@ def version_of(client: MlflowClient, role: Role, name: str, number: str) -> Imag
 
 
 def spec_of(
-    ground: Ground, repository: str, models: Sequence[ImageModel], base: str
+    ground: Ground,
+    repository: str,
+    models: Sequence[ImageModel],
+    base: str,
+    prefix: str = "modelops",
 ) -> ModelImageSpec:
-    """Ask for an image of models."""
+    """Ask for an image of models in a repository under a prefix."""
     return ModelImageSpec(
         models=tuple(models),
         tracking_uri=ground.tracking_uri,
-        repository=f"{ground.registry}/modelops/{repository}",
+        repository=f"{ground.registry}/{prefix}/{repository}",
         runtime=ImageRuntime(version=version("modelops-runtime")),
         python="3.11",
         platforms=("linux/amd64",),

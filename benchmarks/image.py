@@ -71,6 +71,8 @@ UV = "uv==0.13.4"
 NAMESPACE = "default"
 ROWS = ("first build", "new version", "same again", "library added", "base moved")
 SIDES = ("peer", "full", "lean")
+SETTLING = 3
+"""Seconds that the node has to clear away a pod before anything else is measured."""
 PEER_OF = {"full": "peer", "lean": "three"}
 """Whose new version has the same models."""
 TRAIN = """
@@ -341,11 +343,10 @@ def measure(
         taken: dict[str, list[Usage]] = {side: [] for side in sides}
         for number in range(1, rounds + 1):
             for side in sides:
-                usage = bench.build(side, versions[side][number], bench.base)
-                if row == "new version" and side in SIDES:
-                    usage["pod"] = pod(bench.ground, usage)
-                    usage["start"] = pod(bench.ground, usage)
-                taken[side].append(usage)
+                taken[side].append(bench.build(side, versions[side][number], bench.base))
+            for side in SIDES if row == "new version" else ():
+                for name in ("pod", "start"):
+                    taken[side][-1][name] = pod(bench.ground, taken[side][-1])
         for side in sides:
             figures[row, side] = medians(taken[side])
             say(row, side, figures[row, side])
@@ -395,6 +396,7 @@ def pod(ground: Ground, usage: Usage) -> float:
     ground.kubectl("wait", "pod/bench", "-n", NAMESPACE, "--for=condition=Ready", "--timeout=120s")
     seconds = time.monotonic() - begun
     ground.kubectl("delete", "pod", "bench", "-n", NAMESPACE, "--wait")
+    time.sleep(SETTLING)
     return seconds
 
 

@@ -247,7 +247,7 @@ def prepare_wheels(ground: Ground, index: LocalIndex, folder: Path) -> Path:
     names = ("mlflow", "lightgbm", "numpy", "pandas", "scikit-learn", "scipy", "bentoml")
     asked = [*(f"{name}=={version(name)}" for name in names), LIBRARY]
     ours = read_requirements("\n".join(asked), None, model="bench").wanted
-    wanted = [*asked, *ours, *bundle.requirements()]
+    wanted = [*asked, *ours, *bundle.requirements(fast=True)]
     found = [
         asyncio.run(resolve(lines, TARGET, config=config, preferred=bundle.lock_content))
         for lines in (wanted, [UV])

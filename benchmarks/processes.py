@@ -23,12 +23,19 @@ PATIENCE = 180.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def environment(*requirements: str, lock: Path | None = None, wheel: Path | None = None) -> Path:
+def environment(
+    *requirements: str,
+    lock: Path | None = None,
+    wheel: Path | None = None,
+    without: Sequence[str] = (),
+) -> Path:
     """Make a virtual environment of requirements, or of a lock and a wheel, or find it made.
+
+    What it is to be `without` is removed again.
 
     Everything is compiled, as in images, so that no server compiles while it is measured.
     """
-    digest = sha256("\n".join((sys.version, *requirements)).encode())
+    digest = sha256("\n".join((sys.version, *requirements, *without)).encode())
     for file in filter(None, (lock, wheel)):
         digest.update(file.read_bytes())
     folder = cache_folder() / "bench-serving" / digest.hexdigest()[:16]
@@ -44,6 +51,8 @@ def environment(*requirements: str, lock: Path | None = None, wheel: Path | None
             _uv(*install, "--requirements", str(lock))
         if wheel is not None:
             _uv(*install, "--no-deps", str(wheel))
+        if without:
+            _uv("pip", "uninstall", "--python", python, *without)
         complete.touch()
     return folder
 

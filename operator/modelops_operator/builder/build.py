@@ -262,7 +262,8 @@ class _Build:
             return bundle.lock(target)  # which names the files there
         self._transfer.begin("Resolving requirements")
         asked = [model.requirements() for model in heavy]
-        wanted = sorted({*bundle.requirements(), *(line for part in asked for line in part.wanted)})
+        own = bundle.requirements(fast=not heavy)
+        wanted = sorted({*own, *(line for part in asked for line in part.wanted)})
         limits = sorted({line for part in asked for line in part.constraints})
         question = {
             "wanted": wanted,

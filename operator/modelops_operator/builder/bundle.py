@@ -20,6 +20,8 @@ from modelops_operator.builder.target import Target
 LOCK_FILE: Final = "pylock.toml"
 SERVE: Final = "serve"
 """The extra of the runtime that serves."""
+FAST: Final = "fast"
+"""The extra that serves compiled forms faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +32,17 @@ class Bundle:
     wheel: Path
     lock_content: bytes
 
-    def requirements(self) -> list[str]:
+    def requirements(self, *, fast: bool) -> list[str]:
         """Give what the runtime requires to serve, for resolving together with models."""
+        extras = (SERVE, FAST) if fast else (SERVE,)
         with zipfile.ZipFile(self.wheel) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
             metadata = Metadata.from_email(archive.read(name), validate=False)
         return [
             _unconditional(requirement)
             for requirement in metadata.requires_dist or ()
-            if requirement.marker is None or requirement.marker.evaluate({"extra": SERVE})
+            if requirement.marker is None
+            or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
         ]
 
     def lock(self, target: Target) -> Lock:

@@ -23,7 +23,7 @@ from uv import find_uv_bin
 from modelops_operator.adapters.image_folder import ImageFolder
 from modelops_operator.adapters.registry_errors import RegistryError
 from modelops_operator.api.config import BuilderConfig, RegistryConfig
-from modelops_operator.builder.bundle import LOCK_FILE, write_bundle
+from modelops_operator.builder.bundle import FAST, LOCK_FILE, SERVE, write_bundle
 from modelops_operator.builder.connections import Connections, connected
 from modelops_operator.builder.environment import Environments, Job
 from modelops_operator.builder.failures import BuildError, first_failure
@@ -79,7 +79,7 @@ def collect(workspace: Path, folder: Path) -> Sources:
         runtime=runtime,
         operator_lock=_export(workspace, "modelops-operator"),
         builder_lock=_export(workspace, "modelops-operator", "--extra", "builder"),
-        runtime_lock=_export(workspace, "modelops-runtime", "--extra", "serve"),
+        runtime_lock=_export(workspace, "modelops-runtime", "--extra", SERVE, "--extra", FAST),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Thread
 
 from aiohttp import web
-from modelops_operator.adapters.registries import http_client
+from modelops_operator.adapters.http_client import http_client
 from modelops_operator.builder.lock import LockedWheel
 from modelops_operator.builder.wheels import WheelStore
 

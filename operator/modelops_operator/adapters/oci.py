@@ -21,11 +21,11 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from modelops_operator.adapters.http_client import http_client
 from modelops_operator.adapters.registry_auth import Authorization, Scopes, same_origin
 from modelops_operator.adapters.registry_credentials import CredentialSource, anonymous
 from modelops_operator.adapters.registry_errors import RegistryError, RegistryErrors
 from modelops_operator.adapters.registry_retry import ATTEMPTS, insist, pause
-from modelops_operator.adapters.tls import tls_context
 from modelops_operator.api.reasons import Reason
 
 CHUNK: Final = 16 * 1024 * 1024
@@ -191,12 +191,7 @@ class Registry:
         self._origin = f"{'http' if insecure else 'https'}://{_OFFICIAL_NAMES.get(host, host)}"
         self._chunk = chunk
         self._slots = asyncio.Semaphore(CONCURRENCY)
-        self._client = httpx.AsyncClient(
-            verify=tls_context(ca_bundle),
-            timeout=httpx.Timeout(60, connect=10),
-            limits=httpx.Limits(max_connections=2 * CONCURRENCY),
-            headers={"user-agent": "modelops-builder"},
-        )
+        self._client = http_client(ca_bundle, connections=2 * CONCURRENCY)
         source = credentials or anonymous(host)
         self._errors = RegistryErrors(host, source.advice)
         self._authorization = Authorization(self._origin, self._client, source, self._errors)

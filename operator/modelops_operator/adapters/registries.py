@@ -6,9 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import httpx
 from azure.core.credentials_async import AsyncTokenCredential
 
+from modelops_operator.adapters.http_client import http_client
 from modelops_operator.adapters.oci import Registry
 from modelops_operator.adapters.registry_azure import (
     AUTHORITY,
@@ -26,7 +26,6 @@ from modelops_operator.adapters.registry_credentials import (
 )
 from modelops_operator.adapters.registry_errors import RegistryErrors
 from modelops_operator.adapters.registry_upkeep import Upkeep
-from modelops_operator.adapters.tls import tls_context
 from modelops_operator.api.config import RegistryAuth, RegistryConfig
 
 USERNAME: Final = "MODELOPS_REGISTRY_USERNAME"
@@ -130,9 +129,3 @@ class Registries:
         client = await self._stack.enter_async_context(http_client(self._ca_bundle))
         self._identities[host] = AzureIdentity(host, self._azure)
         return AzureCredentials(host, client, self._identities[host])
-
-
-def http_client(ca_bundle: Path | None, auth: httpx.Auth | None = None) -> httpx.AsyncClient:
-    """Make a client that trusts the configured certificates, else the system's."""
-    timeout = httpx.Timeout(60, connect=10)
-    return httpx.AsyncClient(auth=auth, verify=tls_context(ca_bundle), timeout=timeout)

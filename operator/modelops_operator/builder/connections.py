@@ -8,9 +8,10 @@ from pathlib import Path
 
 import httpx
 
+from modelops_operator.adapters.http_client import http_client
 from modelops_operator.adapters.image_store import ImageStore
 from modelops_operator.adapters.oci import Reference, Registry
-from modelops_operator.adapters.registries import Registries, http_client
+from modelops_operator.adapters.registries import Registries
 from modelops_operator.adapters.registry_upkeep import Upkeep
 from modelops_operator.api.config import RegistryConfig
 from modelops_operator.builder.image import Base

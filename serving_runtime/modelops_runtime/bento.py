@@ -97,6 +97,7 @@ def environment() -> dict[str, str]:
         "BENTOML_HOME": "/tmp/bentoml",  # noqa: S108 (the one folder that pods may write to)
         "HOME": "/tmp",  # noqa: S108 (the same)
         "MALLOC_ARENA_MAX": "2",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MODELOPS_LOG_FORMAT": "json",
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -1,6 +1,9 @@
 """The model registry, against a real MLflow server."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -225,3 +228,17 @@ def test_a_read_leaves_no_file_behind(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     answer(lambda: registry.read(two_versions, "1", "modelops/profile.json"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_reported_to_mlflows_makers() -> None:
+    """In a process that MLflow does not take for a test, which reports nothing anyway."""
+    look = (
+        "from modelops_operator.adapters.mlflow import MlflowRegistry;"
+        "MlflowRegistry('http://127.0.0.1:1');"
+        "from mlflow.telemetry import get_telemetry_client;"
+        "print(get_telemetry_client())"
+    )
+    told = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", look]
+    done = subprocess.run(command, env=told, capture_output=True, text=True, check=True)
+    assert done.stdout == "None\n"

@@ -25,6 +25,7 @@ _THREADS: Final = 8
 _PATIENCE: Final = 60.0
 """Seconds for one question, which may take several requests."""
 _SETTINGS: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # to MLflow's makers, of who uses what
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",

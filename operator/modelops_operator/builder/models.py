@@ -33,6 +33,7 @@ from modelops_operator.builder.failures import BuildError, broken, passing
 from modelops_operator.builder.requirements import CONSTRAINTS, Requirements, read_requirements
 
 _SETTINGS: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # to MLflow's makers, of who uses what
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # It holds pieces of 100 MB in memory, and each fetch would first ask whether there is such.
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",

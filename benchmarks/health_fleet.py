@@ -3,11 +3,12 @@
     make bench-health-fleet
 
 The deployments are spread over 50 namespaces. Each has a model of 30 features and one pod, and a
-day behind it: a window in each block of eight hours, then the windows of late. In the tick that is
-measured all of them report, a line each: `azure-monitor-query` asks a stand-in for Log Analytics
-(tests/log_analytics.py), whose own CPU is not counted, the lines are parsed, counted and judged,
-and what the status would say is held against what it says. A second tick brings nothing new.
-Memory is what histories and verdicts add to a process, one process a table row.
+day behind it of 1,000 rows in five minutes: the rows of each block of eight hours in one window,
+then the windows of late. In the tick that is measured all of them report, a line each:
+`azure-monitor-query` asks a stand-in for Log Analytics (tests/log_analytics.py), whose own CPU is
+not counted, the lines are parsed, counted and judged, and what the status would say is held against
+what it says. A second tick brings nothing new. Memory is what histories and verdicts add to a
+process, one process a table row.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from aiohttp import web
 from modelops_operator.adapters.log_analytics import LogAnalytics
 from modelops_operator.adapters.telemetry import Key, Target
 from modelops_operator.api.conditions import merge_conditions
@@ -32,6 +34,7 @@ from modelops_operator.core.health.evaluate import Standing, renewed
 from modelops_operator.core.health.watch import Reporter, Watch
 from modelops_operator.core.health.windows import TelemetryStore
 from modelops_operator.core.verdicts import verdicts
+from modelops_operator.shell.process import collect_rarely
 from modelops_runtime.profile import Histogram, Profile
 from modelops_runtime.telemetry import Line
 
@@ -44,9 +47,12 @@ from tests.log_analytics import CLUSTER, WORKSPACE, Row, Workspace
 SIZES: Final = (100, 1000, 5000)
 NAMESPACES: Final = 50
 ROWS: Final = 1000
+LATENCY: Final = ((20, 50), (21, 400), (22, 450), (23, 90), (24, 10))
 DAY_AGO: Final = timedelta(hours=32) // WINDOW
-PAST: Final = (*range(0, DAY_AGO - 12, timedelta(hours=8) // WINDOW), *range(DAY_AGO - 12, DAY_AGO))
-"""Windows that have come already."""
+BLOCK: Final = timedelta(hours=8) // WINDOW
+EARLIER: Final = range(0, DAY_AGO - 12, BLOCK)
+"""Windows that have come already, each with the rows of eight hours."""
+PAST: Final = (*EARLIER, *range(DAY_AGO - 12, DAY_AGO))
 PLACE: Final = LogAnalyticsConfig(workspace_id=WORKSPACE, resource_id=CLUSTER)
 ROLES: Final = frozenset({Role.DRIFT, Role.OUTLIER})
 
@@ -72,11 +78,11 @@ class Measured(Workspace):
 
     seconds = 0.0
 
-    def answer(self, query: str, span: str) -> Mapping[str, Any]:
+    def respond(self, query: str, span: str) -> web.Response:
         """Answer as ever, by the clock."""
         start = time.process_time()
         try:
-            return super().answer(query, span)
+            return super().respond(query, span)
         finally:
             self.seconds += time.process_time() - start
 
@@ -110,12 +116,13 @@ class Fleet:
 def measure(size: int, profile: Profile, shares: Rows) -> Figures:
     """Let a fleet report, whose traffic has these shares of the bins."""
     random = np.random.default_rng(2)
+    collect_rarely()
 
-    def written(key: Key, window: int) -> bytes:
-        bins = random.multinomial(ROWS, shares).tolist()
-        told = line(window, ROWS, profile, [Histogram(tuple(each)) for each in bins])
-        (encoded,) = replace(told, model="/".join(key)).encode()
-        return encoded
+    def written(key: Key, window: int) -> list[bytes]:
+        rows = ROWS * BLOCK if window in EARLIER else ROWS
+        bins = random.multinomial(rows, shares).tolist()
+        told = line(window, rows, profile, [Histogram(tuple(each)) for each in bins])
+        return replace(told, model="/".join(key), latency=LATENCY).encode()
 
     fleet = Fleet(
         Watch(
@@ -128,16 +135,17 @@ def measure(size: int, profile: Profile, shares: Rows) -> Figures:
     keys = [(f"n{number % NAMESPACES}", f"m{number}") for number in range(size)]
     past = [written(("n", "m"), window) for window in PAST]
     for told in past:
-        fleet.judge(("what", "is needed once"), [_parsed(told)], _parsed(told).end + PLACE.lag)
+        fleet.judge(("what", "is needed once"), *_heard(told))
     before = _resident()
     for key in keys:
         for told in past[:-1]:
-            fleet.store.add(key, [_parsed(told)], _parsed(told).end + PLACE.lag)
-        fleet.judge(key, [_parsed(past[-1])], _parsed(past[-1]).end + PLACE.lag)
+            fleet.store.add(key, *_heard(told))
+        fleet.judge(key, *_heard(past[-1]))
     memory = (_resident() - before) / size
+    _, lately = _heard(past[-1])
     for key in keys:
-        fleet.write(key, _parsed(past[-1]).end + PLACE.lag)
-    news = {key: written(key, DAY_AGO).decode().strip() for key in keys}
+        fleet.write(key, lately)
+    news = {key: written(key, DAY_AGO)[0].decode().strip() for key in keys}
     return asyncio.run(_tick(fleet, news, memory))
 
 
@@ -183,11 +191,10 @@ def _pod(name: str) -> Mapping[str, Any]:
     return {"metadata": {"name": f"{name}-pod", "labels": labels}, "status": {}}
 
 
-def _parsed(told: bytes) -> Line:
-    parsed = Line.parse(told)
-    if parsed is None:
-        raise ValueError("no line of ours")
-    return parsed
+def _heard(told: Sequence[bytes]) -> tuple[list[Line], datetime]:
+    """Give a window's lines, and when they have come."""
+    lines = [line for line in map(Line.parse, told) if line is not None]
+    return lines, lines[-1].end + PLACE.lag
 
 
 def _resident() -> int:

@@ -338,9 +338,11 @@ def _counts(histogram: Histogram) -> dict[str, Any]:
 
 
 def _histogram(data: Mapping[str, Any]) -> Histogram:
-    return Histogram(
-        tuple(_count(each) for each in data["h"]), _count(data["na"]), _count(data["nw"])
-    )
+    counts = tuple(data["h"])
+    # All at once: a fleet's lines hold millions of counts.
+    if set(map(type, counts)) - {int} or min(counts, default=0) < 0:
+        raise TypeError(f"{counts!r} are no counts")
+    return Histogram(counts, _count(data["na"]), _count(data["nw"]))
 
 
 def _found(verdict: Verdict) -> dict[str, Any]:

@@ -779,7 +779,7 @@ def test_a_silent_registry_causes_no_events_and_one_write() -> None:
 
 def test_verdicts_do_not_touch_ready() -> None:
     cluster = serving()
-    cluster.health = Health(conditions=(), evidence={})
+    cluster.health = Health.of(evidence={})
     cluster.converge()
     assert kstatus(cluster) == "Current"
 

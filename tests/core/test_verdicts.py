@@ -43,7 +43,7 @@ def judged(
     reason: str = "NoDrift",
 ) -> Health:
     rows = figures.get("rows", 0)
-    return Health(
+    return Health.of(
         conditions=(
             Condition(DRIFT, drift, reason, f"of {rows} rows"),
             Condition(OUTLIERS, "False", "OutliersNormal", f"of {rows} rows"),
@@ -147,7 +147,9 @@ def test_a_predictor_alone_is_not_judged() -> None:
     expected[SERVICE] = ("Unknown", "AwaitingTelemetry")
     assert said(None, {}, {Role.PREDICTOR}) == expected
     told = verdicts(None, {Role.PREDICTOR}, {}, START).conditions
-    assert said(None, written(Health(conditions=told, evidence={})), {Role.PREDICTOR}) == expected
+    assert (
+        said(None, written(Health.of(conditions=told, evidence={})), {Role.PREDICTOR}) == expected
+    )
 
 
 def test_a_new_detector_is_waited_for() -> None:

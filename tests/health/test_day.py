@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from modelops_operator.api.conditions import ConditionType
-from modelops_operator.api.resources import DeploymentHealth, Monitoring
+from modelops_operator.api.resources import DeploymentHealth, DriftThresholds, Monitoring
 from modelops_operator.core.health.day import BLOCK, BLOCKS, Day
-from modelops_operator.core.health.evaluate import evaluate
+from modelops_operator.core.health.evaluate import evaluate, renewed
 from modelops_operator.core.health.histograms import Histograms, Key
 from modelops_operator.core.health.statistics import Counts
 from modelops_operator.core.health.watch import Reporter
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.unit
 
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+BLIND = Monitoring(window=HOUR, drift=DriftThresholds(warn=Decimal(8), alert=Decimal(9)))
 PROFILE = normal_profile(3)
 SETTLE = timedelta(seconds=5)
 keys = st.tuples(st.sampled_from(["a", "b"]), st.integers(-2, 3))
@@ -60,8 +63,11 @@ def test_a_day_is_known_from_its_beginning_to_its_end() -> None:
 
 
 def told(hours: int, shift: Callable[[int], float]) -> Iterator[tuple[int, str, str]]:
-    """Serve for so many hours, the first feature shifted; give each hour's reason and message."""
-    history = History(REVISION, settle=SETTLE)
+    """Serve for so many hours, the first feature shifted; give each hour's reason and message.
+
+    What is kept of the day between verdicts makes no difference.
+    """
+    history, standing = History(REVISION, settle=SETTLE), None
     watched = watch(
         drift=PROFILE,
         monitoring=Monitoring(window=HOUR),
@@ -81,6 +87,10 @@ def told(hours: int, shift: Callable[[int], float]) -> Iterator[tuple[int, str, 
         now = MIDNIGHT + (hour + 1) * HOUR + SETTLE
         history.add([served], now)
         health = evaluate(history, watched, now)
+        standing = renewed(standing, history, watched, now)
+        assert standing.health.conditions == health.conditions
+        blind = replace(watched, monitoring=BLIND)
+        assert renewed(standing, history, blind, now).health == evaluate(history, blind, now)
         DeploymentHealth.model_validate(health.evidence)
         drift = next(one for one in health.conditions if one.type is ConditionType.DRIFT_DETECTED)
         yield hour, str(drift.reason), drift.message

@@ -264,7 +264,9 @@ def test_surges_are_those_of_two_bins_by_brute_force(variation: float) -> None:
     random = np.random.default_rng(3)
     reference = random.multinomial(50_000, [0.5, 0.3, 0.15, 0.05], size=20)
     live = random.multinomial(1000, [0.45, 0.25, 0.2, 0.1], size=20)
-    found = surges(reference, live, np.full(20, variation), CHANCE)
+    found = surges(
+        reference, live, np.full(20, variation), CHANCE, np.ones_like(live, dtype=np.bool_)
+    )
     spread = 1 / 50_000 + 1 / 1000
     bound = stats.ncx2.isf(CHANCE, 1, max(variation / spread, 1e-9)) * spread
     for row, bin_ in np.ndindex(found.shape):
@@ -280,4 +282,4 @@ def test_surges_are_those_of_two_bins_by_brute_force(variation: float) -> None:
 def test_nothing_is_known_of_features_without_rows() -> None:
     sides = one([5, 5], [0, 0])
     assert psi_by_itself(*sides, np.zeros(1), CHANCE).tolist() == [0]
-    assert surges(*sides, np.zeros(1), CHANCE).tolist() == [[0, 0]]
+    assert surges(*sides, np.zeros(1), CHANCE, np.ones((1, 2), dtype=np.bool_)).tolist() == [[0, 0]]

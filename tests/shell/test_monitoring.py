@@ -273,7 +273,7 @@ def test_each_feature_has_a_metric_as_long_as_it_is_among_the_worst() -> None:
 
     def health(*names: str) -> Health:
         told = [{"name": name, "psi": "0.31", "threshold": "0.25"} for name in names]
-        return Health(conditions=(), evidence={"drift": {"features": told}})
+        return Health.of(evidence={"drift": {"features": told}})
 
     series = ("ns", "many", "m", "1")
     verdicts.count_left_out(series, Reading())
@@ -281,7 +281,7 @@ def test_each_feature_has_a_metric_as_long_as_it_is_among_the_worst() -> None:
     assert (shown("AGEP"), shown("SEX", "psi_threshold")) == (0.31, 0.25)
     verdicts.export(series, health("SEX"))
     assert (shown("AGEP"), shown("SEX")) == (None, 0.31)
-    verdicts.export(series, Health(conditions=(), evidence={"service": {"p99": "3.2ms"}}))
+    verdicts.export(series, Health.of(evidence={"service": {"p99": "3.2ms"}}))
     labels = {"namespace": "ns", "name": "many", "model": "m", "version": "1"}
     assert REGISTRY.get_sample_value("modelops_latency_p99_seconds", labels) == 0.0032
     assert shown("SEX") is None

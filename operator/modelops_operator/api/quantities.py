@@ -82,7 +82,11 @@ def parse_decimal(text: str) -> Decimal:
 
 def format_decimal(number: Decimal) -> str:
     """Write a decimal without exponent and without zeros at the end: `0.10` as `0.1`."""
-    text = f"{number:f}"
+    return without_zeros(f"{number:f}")
+
+
+def without_zeros(text: str) -> str:
+    """Leave out the zeros at the end of a decimal's digits."""
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

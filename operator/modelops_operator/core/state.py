@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 from modelops_operator.api.conditions import Condition
 from modelops_operator.api.facts import Failure, ModelVersion, Pod, Role, Signed
+from modelops_operator.core.packing import pack, unpack
 
 Manifest = Mapping[str, Any]
 """A Kubernetes object as the API server speaks it: a tree of dicts, lists and scalars."""
@@ -20,14 +21,24 @@ class ChildRef:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Health:
     """The judgement of one deployment's telemetry, ready to be written into its status."""
 
     conditions: tuple[Condition, ...]
     """DriftDetected, OutliersDetected, MonitoringHealthy and ServiceHealthy."""
-    evidence: Mapping[str, Any]
-    """The object `status.health`; empty while nothing was measured."""
+    packed: bytes
+    """The evidence, of which thousands are kept."""
+
+    @classmethod
+    def of(cls, *, conditions: tuple[Condition, ...] = (), evidence: Mapping[str, Any]) -> Self:
+        """Pack the evidence."""
+        return cls(conditions, pack(evidence))
+
+    @property
+    def evidence(self) -> Mapping[str, Any]:
+        """The object `status.health`; empty while nothing was measured."""
+        return unpack(self.packed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

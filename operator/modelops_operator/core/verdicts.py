@@ -49,8 +49,9 @@ def verdicts(
         kept = {type_: _remembered(before.get(type_), written, now) for type_ in TYPES}
         return Verdicts(conditions=_complete(kept, roles), evidence=written)
     found = _complete({condition.type: condition for condition in health.conditions}, roles)
-    if _noteworthy(found, health.evidence, before, written):
-        return Verdicts(conditions=found, evidence=health.evidence)
+    evidence = health.evidence
+    if _noteworthy(found, evidence, before, written):
+        return Verdicts(conditions=found, evidence=evidence)
     kept = {type_: before.get(type_) for type_ in TYPES}
     return Verdicts(conditions=_complete(kept, roles), evidence=written)
 

@@ -4,19 +4,16 @@ Watches may be late, repeat themselves or lose an event. So an older version of 
 replaces a newer one, one that is known to be gone does not come back through an older list, and
 the sweep removes what is not there any more.
 
-Objects are kept packed, since as trees of dicts they take ten times the memory, and unpacked for
-whoever asks.
+Objects are kept packed, and unpacked for whoever asks.
 """
 
 import sys
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, overload
 
-import orjson
-
 from modelops_operator.core.history import ASKING, holds
 from modelops_operator.core.owner import DEPLOYMENT_LABEL
+from modelops_operator.core.packing import pack, unpack
 from modelops_operator.shell.queue import Key
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -25,8 +22,6 @@ OPEN: Final = frozenset({"ModelImage"})
 """Kinds that are not packed: every pass looks through them all."""
 IDLE: Final = frozenset({"ServiceAccount", "NetworkPolicy", "Service", "PodDisruptionBudget"})
 """Kinds of which nobody reads the status."""
-WORTH_COMPRESSING: Final = 1500
-"""Bytes from which on an object is compressed."""
 
 
 class _Kept:
@@ -36,13 +31,13 @@ class _Kept:
 
     def __init__(self, live: Manifest) -> None:
         self.version = version_of(live)
-        self._content = trimmed(live) if live["kind"] in OPEN else _packed(trimmed(live))
+        self._content = trimmed(live) if live["kind"] in OPEN else pack(trimmed(live))
 
     @property
     def live(self) -> Manifest:
         """The object itself."""
         content = self._content
-        return _unpacked(content) if isinstance(content, bytes) else content
+        return unpack(content) if isinstance(content, bytes) else content
 
 
 class Cache:
@@ -220,19 +215,6 @@ def _same(one: Manifest, other: Manifest) -> bool:
 def _timeless(live: Manifest) -> Manifest:
     metadata = {key: value for key, value in live["metadata"].items() if key != "resourceVersion"}
     return {**live, "metadata": metadata}
-
-
-def _packed(live: Manifest) -> bytes:
-    content = orjson.dumps(live)
-    if len(content) >= WORTH_COMPRESSING:
-        return zlib.compress(content, 1)
-    return bytes(memoryview(content))  # a copy, which is without the room that orjson has left
-
-
-def _unpacked(content: bytes) -> Manifest:
-    # JSON begins with a brace, which no compressed content does.
-    live: Manifest = orjson.loads(content if content[:1] == b"{" else zlib.decompress(content))
-    return live
 
 
 def _asking(live: Manifest) -> list[dict[str, Any]]:

@@ -41,12 +41,16 @@ def log_as_json() -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
+def collect_rarely() -> None:
+    """Look for garbage as seldom as there is any: what is imported stays, the cache is bytes."""
+    gc.freeze()
+    gc.set_threshold(*_COLLECTING)
+
+
 def run_process(run: Callable[[OperatorConfig], Coroutine[Any, Any, None]]) -> None:
     """Read the configuration and run; where that cannot be, say why and exit 1."""
     log_as_json()
-    # What is imported stays, and the cache is made of bytes: there is little to collect.
-    gc.freeze()
-    gc.set_threshold(*_COLLECTING)
+    collect_rarely()
     try:
         asyncio.run(run(load(configured_path())))
     except (ConfigError, ApiError) as error:

@@ -106,8 +106,7 @@ class _Features(Collector):
     """
 
     def __init__(self) -> None:
-        self.shown: dict[Series, Mapping[str, Any]] = {}
-        """`status.health.drift` by series."""
+        self.shown: dict[Series, Health] = {}
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Name what is collected."""
@@ -122,8 +121,8 @@ class _Features(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Give what the last verdicts say."""
         psi, threshold = self.describe()
-        for series, drift in list(self.shown.items()):
-            for feature in drift.get("features") or ():
+        for series, health in list(self.shown.items()):
+            for feature in _find(health.evidence, ("drift", "features")) or ():
                 labels = (*series, feature["name"])
                 psi.add_metric(labels, float(feature["psi"]))
                 threshold.add_metric(labels, float(feature["threshold"]))
@@ -143,13 +142,14 @@ def export(series: Series, health: Health) -> None:
         for condition in health.conditions
         if condition.type in _CONDITIONS
     }
+    evidence = health.evidence
     for path, (name, _) in _FIGURES.items():
-        figure = _find(health.evidence, path)
+        figure = _find(evidence, path)
         if figure is not None:
             timed = path[-1] in {"p50", "p99"}
             figures[name] = seconds(figure) if timed else float(figure)
     _SHOWN.shown[series] = figures
-    _FEATURES.shown[series] = _find(health.evidence, ("drift",)) or {}
+    _FEATURES.shown[series] = health
 
 
 def count_left_out(series: Series, reading: Reading) -> None:

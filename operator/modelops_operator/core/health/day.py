@@ -15,6 +15,8 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 class Day:
     """Sums of the last three blocks of eight hours and of the one that goes on."""
 
+    __slots__ = ("_blocks",)
+
     def __init__(self) -> None:
         self._blocks: dict[datetime, Histograms] = {}
         """By their start, in UTC at 0, 8 and 16 o'clock."""

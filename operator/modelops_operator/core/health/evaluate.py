@@ -24,11 +24,13 @@ from modelops_operator.api.resources import Objectives, Severity
 from modelops_operator.core.findings import bounded, count
 from modelops_operator.core.health import evidence, service
 from modelops_operator.core.health.judgement import (
+    NOTHING_LASTS,
     DriftVerdict,
     FeatureVerdict,
     OutlierVerdict,
     counted,
     fits,
+    judge_day,
     judge_drift,
     judge_outliers,
     judge_samples,
@@ -52,6 +54,11 @@ _NAMED = 3
 """Features and pods that a message names."""
 
 
+Said = tuple[Reason | str, str]
+"""Reason and message."""
+Lasting = Mapping[str, FeatureVerdict]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """What all checks look at."""
@@ -62,6 +69,8 @@ class Scene:
     groups: Groups
     span: Window | None
     """All that is judged in one window."""
+    lasting: Lasting
+    """What the last day shows."""
 
     @property
     def patience(self) -> timedelta:
@@ -98,16 +107,23 @@ class Scene:
         return self.now - self.patience
 
 
-Said = tuple[Reason | str, str]
-"""Reason and message."""
 Check = Callable[[Scene], Said | None]
 
 
-def evaluate(history: History, watch: Watch, now: datetime) -> Health:
-    """Judge what the pods of one revision told."""
+def evaluate(
+    history: History, watch: Watch, now: datetime, lasting: Lasting | None = None
+) -> Health:
+    """Judge what the pods of one revision told; `lasting` where it is known already."""
     groups = history.groups(now)
     span = groups.span
-    scene = Scene(history=history, watch=watch, now=now, groups=groups, span=span)
+    scene = Scene(
+        history=history,
+        watch=watch,
+        now=now,
+        groups=groups,
+        span=span,
+        lasting=_lasting(history, watch) if lasting is None else lasting,
+    )
     figures: dict[str, Any] = {}
     if span is not None:
         figures = {
@@ -121,7 +137,7 @@ def evaluate(history: History, watch: Watch, now: datetime) -> Health:
     for name, role in (("drift", Role.DRIFT), ("outliers", Role.OUTLIER)):
         if figures[name] and role in watch.detectors:
             figures[name] = {**figures[name], "detector": watch.detectors[role]}
-    return Health(
+    return Health.of(
         conditions=(drift, outliers, _monitoring(scene), serving),
         evidence={name: found for name, found in figures.items() if found},
     )
@@ -135,6 +151,8 @@ class Standing:
     watch: Watch
     revision: str
     at: datetime
+    lasting: Lasting
+    """What the last day shows; it changes every eight hours."""
 
 
 def renewed(known: Standing | None, history: History, watch: Watch, now: datetime) -> Standing:
@@ -143,13 +161,27 @@ def renewed(known: Standing | None, history: History, watch: Watch, now: datetim
     What says the same but for its moment is the former verdict itself.
     """
     if known is None or history.revision != known.revision:
-        health = evaluate(history, watch, now)
+        lasting = _lasting(history, watch)
+        health = evaluate(history, watch, now, lasting)
     elif now - known.at < REVIEW and watch == known.watch and not history.moved(known.at, now):
         return known
     else:
-        health = evaluate(history, watch, now)
+        other_day = history.day_moved(known.at) or _held(watch) != _held(known.watch)
+        lasting = _lasting(history, watch) if other_day else known.lasting
+        health = evaluate(history, watch, now, lasting)
         health = known.health if _timeless(health) == _timeless(known.health) else health
-    return Standing(health=health, watch=watch, revision=history.revision, at=now)
+    return Standing(health=health, watch=watch, revision=history.revision, at=now, lasting=lasting)
+
+
+def _lasting(history: History, watch: Watch) -> Lasting:
+    if not isinstance(watch.drift, Profile):
+        return NOTHING_LASTS
+    return judge_day(history.day(), watch.drift, watch.monitoring.drift)
+
+
+def _held(watch: Watch) -> tuple[object, ...]:
+    """Give what the last day is held against."""
+    return watch.drift, watch.monitoring.drift
 
 
 def _timeless(health: Health) -> tuple[object, ...]:
@@ -233,7 +265,7 @@ def _drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
     if unknown is not None:
         return Condition(type_, "Unknown", *unknown), {}
     thresholds = scene.watch.monitoring.drift
-    verdict = judge_drift(scene.groups.closed, profile, thresholds, scene.history.day())
+    verdict = judge_drift(scene.groups.closed, profile, thresholds, scene.lasting)
     return _drift_condition(verdict, scene), evidence.drift(verdict)
 
 

@@ -1,14 +1,12 @@
 """The figures behind a verdict, in the shape of `status.health`: no floats, the worst first."""
 
-from decimal import Decimal
-from sys import intern
 from typing import Any, Final
 
 import numpy as np
 from modelops_runtime.telemetry import LATENCY_EDGES
 
 from modelops_operator.api.conditions import timestamp
-from modelops_operator.api.quantities import format_decimal, format_duration
+from modelops_operator.api.quantities import format_decimal, format_duration, without_zeros
 from modelops_operator.api.resources import Objectives, OutlierThresholds, Severity
 from modelops_operator.core.health.judgement import (
     MAJORITY,
@@ -129,11 +127,8 @@ def latency_quantile(window: Window, share: float) -> float | None:
 
 
 def decimal(figure: float, *, places: int) -> str:
-    """Write a float as a decimal string, rounded, without exponent.
-
-    One object for equal ones: thousands of verdicts say the same.
-    """
-    return intern(format_decimal(Decimal(f"{figure:.{places}f}")))
+    """Write a float as a decimal string, rounded, without exponent."""
+    return without_zeros(f"{figure:.{places}f}")
 
 
 def duration(seconds: float) -> str:

@@ -1,13 +1,13 @@
-"""All histograms of a window in one array of the smallest integers that hold them.
+"""All histograms of a window in the bytes of the smallest integers that hold them.
 
-Thousands of deployments keep ten windows each: 30 features of 23 bins take 1.4 KB where no bin has
-65,536 rows, and else 2.8 KB, instead of 9.
+Thousands of deployments keep ten windows each: 30 features of 23 bins take 0.7 KB where no bin has
+256 rows, 1.4 KB where none has 65,536, and else 2.8 KB, instead of 9.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import Final, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -23,6 +23,11 @@ Places = tuple[tuple[Key, int], ...]
 
 class _Layout(dict[Key, slice]):
     """Where each histogram is; there is one object for all windows of a model."""
+
+    @cached_property
+    def sizes(self) -> Mapping[Key, int]:
+        """The number of bins of each histogram."""
+        return {key: place.stop - place.start for key, place in self.items()}
 
     @cached_property
     def _indices(self) -> dict[tuple[Places, int], Counts]:
@@ -45,11 +50,23 @@ class _Layout(dict[Key, slice]):
 class Histograms(Mapping[Key, Counts]):
     """Counts of the bins, then of missing values, then of unseen categories, by key."""
 
-    __slots__ = ("_counts", "_layout")
+    __slots__ = ("_bytes", "_kind", "_layout")
 
     def __init__(self, histograms: Mapping[Key, Counts]) -> None:
         self._layout = _layout(tuple((key, len(counts)) for key, counts in histograms.items()))
         self._pack(np.concatenate(list(histograms.values())) if histograms else _NONE)
+
+    @classmethod
+    def of(cls, places: Places, counts: Sequence[int]) -> Self:
+        """Make them of the counts of all keys in a row."""
+        return cls._of(_layout(places), np.array(counts, dtype=np.int64))
+
+    @classmethod
+    def _of(cls, layout: _Layout, counts: Counts) -> Self:
+        made = cls.__new__(cls)
+        made._layout = layout  # noqa: SLF001 (one of its own)
+        made._pack(counts)  # noqa: SLF001 (one of its own)
+        return made
 
     def __getitem__(self, key: Key) -> Counts:
         return self._counts[self._layout[key]].astype(np.int64)
@@ -65,21 +82,20 @@ class Histograms(Mapping[Key, Counts]):
 
     def __add__(self, other: "Histograms") -> "Histograms":
         """Add two sets. Where the numbers of bins differ, the first is kept."""
+        if not (self._layout and other._layout):
+            return self if self._layout else other
         if self._layout is not other._layout:
             added = {**other, **self}
             for key in self.keys() & other.keys():
                 if len(self[key]) == len(other[key]):
                     added[key] = self[key] + other[key]
             return Histograms(added)
-        total = Histograms.__new__(Histograms)
-        total._layout = self._layout
-        total._pack(self._counts.astype(np.int64) + other._counts)
-        return total
+        return self._of(self._layout, self._counts.astype(np.int64) + other._counts)
 
     @property
     def sizes(self) -> Mapping[Key, int]:
         """The number of bins of each."""
-        return {key: place.stop - place.start for key, place in self._layout.items()}
+        return self._layout.sizes
 
     def rows(self, places: Places, width: int) -> Counts:
         """Lay histograms out as rows, filled up with zeros to `width` bins.
@@ -90,7 +106,12 @@ class Histograms(Mapping[Key, Counts]):
         return counts.astype(np.int64)
 
     def _pack(self, counts: Counts) -> None:
-        self._counts: Counts = counts.astype(np.min_scalar_type(counts.max(initial=0)))
+        self._kind = np.min_scalar_type(counts.max(initial=0))
+        self._bytes = counts.astype(self._kind).tobytes()  # an array would be 100 bytes more
+
+    @property
+    def _counts(self) -> Counts:
+        return np.frombuffer(self._bytes, self._kind)
 
 
 _NONE: Final = np.zeros(0, dtype=np.int64)

@@ -19,7 +19,7 @@ three. So a value above the threshold and the verdict go together.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, Self
 from weakref import WeakKeyDictionary
@@ -30,7 +30,7 @@ from modelops_runtime.telemetry import NO_VERDICT
 from numpy.typing import NDArray
 
 from modelops_operator.api.resources import DriftThresholds, OutlierThresholds, Severity
-from modelops_operator.core.health.histograms import Places, packed
+from modelops_operator.core.health.histograms import Key, Places, packed
 from modelops_operator.core.health.statistics import (
     Counts,
     Figures,
@@ -100,6 +100,10 @@ class FeatureVerdict:
         return self.bounds[self.severity is Severity.ALERT]
 
 
+NOTHING_LASTS: Final[Mapping[str, FeatureVerdict]] = {}
+"""One for all: thousands of deployments keep what lasts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftVerdict:
     """What the groups say of drift."""
@@ -147,30 +151,44 @@ def judge_drift(
     groups: Sequence[Window],
     profile: Profile,
     thresholds: DriftThresholds,
-    day: Sequence[Window] = (),
+    lasting: Mapping[str, FeatureVerdict] = NOTHING_LASTS,
 ) -> DriftVerdict:
     """Compare each group with the profile; `groups` has one to three windows, oldest first.
 
-    `day` has the blocks of the last day. What lasts in there, and no group shows, is a warning.
+    `lasting` is what `judge_day` finds. Where no group shows it, it is a warning.
     """
-    blocks = day if len(day) > 1 else ()
     reference = _reference(profile)
-    found = _compare([*groups, *blocks], len(groups), reference, thresholds)
-    late, past = found.part(slice(len(groups))), found.part(slice(len(groups), None))
-    verdicts = _agreement(reference.features, late)
-    if past.levels.any() or past.surges.any():
-        for each in _agreement(reference.features, past).values():
-            hidden = verdicts[each.name].severity is Severity.NONE
-            if hidden and each.severity is not Severity.NONE:
-                verdicts[each.name] = replace(each, severity=Severity.WARN, lasting=True)
-    suspected = (late.levels[0] > 0) | (late.surges[0] > 0).any(axis=1)
-    suspects = [name for name, suspect in zip(verdicts, suspected, strict=True) if suspect]
+    found = _compare(groups, reference, thresholds, Decimal(1))
+    verdicts = _agreement(reference.features, found)
+    for name, verdict in lasting.items():
+        if verdicts[name].severity is Severity.NONE:
+            verdicts[name] = verdict
+    suspected = (found.levels[0] > 0) | (found.surges[0] > 0).any(axis=1)
+    suspects = [name for name, suspect in zip(verdicts, suspected.tolist(), strict=True) if suspect]
     worst = sorted(
         verdicts.values(), key=lambda each: (-_LEVELS.index(each.severity), -each.psi, each.name)
     )
     return DriftVerdict(
         features=tuple(worst), unconfirmed=tuple(suspects) if len(groups) == 1 else ()
     )
+
+
+def judge_day(
+    day: Sequence[Window], profile: Profile, thresholds: DriftThresholds
+) -> Mapping[str, FeatureVerdict]:
+    """Give the warnings, by feature, on which blocks of the last day agree."""
+    if len(day) <= 1:
+        return NOTHING_LASTS
+    reference = _reference(profile)
+    found = _compare(day, reference, thresholds, LASTING)
+    if not (found.levels.any() or found.surges.any()):
+        return NOTHING_LASTS
+    lasting = {
+        name: replace(verdict, severity=Severity.WARN, lasting=True)
+        for name, verdict in _agreement(reference.features, found).items()
+        if verdict.severity is not Severity.NONE
+    }
+    return lasting or NOTHING_LASTS
 
 
 def judge_outliers(
@@ -229,8 +247,7 @@ def counted(window: Window, profile: Profile) -> bool:
 
 def fits(window: Window, profile: Profile) -> bool:
     """Whether all that was counted in the window was counted against this profile."""
-    expected = dict(_reference(profile).places)
-    return packed(window.histograms).sizes.items() <= expected.items()
+    return packed(window.histograms).sizes.items() <= _reference(profile).sizes_by_key.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +257,8 @@ class _Reference:
     features: Mapping[str, Compared]
     places: Places
     """Where a window has the same."""
+    sizes_by_key: Mapping[Key, int]
+    """The number of bins at each of these places."""
     counts: Counts
     """Shape (features, bins)."""
     variation: Figures
@@ -258,12 +277,14 @@ class _Reference:
         ends = np.array([[feature.bins] for feature in features])
         first = np.where([[feature.kind == "category"] for feature in features], 0, ends)
         places = np.arange(counts.shape[1])
+        sizes = {
+            (profile.edges_hash, index): len(feature.counts) + 2
+            for index, feature in named.values()
+        }
         return cls(
             features=named,
-            places=tuple(
-                ((profile.edges_hash, index), len(feature.counts) + 2)
-                for index, feature in named.values()
-            ),
+            places=tuple(sizes.items()),
+            sizes_by_key=sizes,
             counts=counts,
             variation=np.array([feature.variation or 0.0 for feature in features]),
             known=known,
@@ -312,71 +333,60 @@ class _Comparison:
     surges: Figures
     """Times as often as in the reference, where that is an alert: (groups, features, bins)."""
 
-    def part(self, groups: slice) -> "_Comparison":
-        """Give some of the groups."""
-        return _Comparison(*(getattr(self, each.name)[groups] for each in fields(self)))
-
 
 def _compare(
-    windows: Sequence[Window], late: int, reference: _Reference, thresholds: DriftThresholds
+    windows: Sequence[Window], reference: _Reference, thresholds: DriftThresholds, share: Decimal
 ) -> _Comparison:
     """Hold windows against the reference, all features of all of them at once.
 
-    The first `late` ones are of late; for the others `LASTING` of the warning is enough.
+    `share` of the warning is enough.
     """
-    shape = len(windows), *reference.counts.shape
-    live = np.concatenate(
-        [packed(each.histograms).rows(reference.places, shape[-1]) for each in windows]
-    )
-    known, sudden, variation, counts = (
-        np.concatenate([each] * len(windows))
-        for each in (reference.known, reference.sudden, reference.variation, reference.counts)
-    )
-    sizes = np.concatenate(
+    live = np.stack(
         [
-            reference.sizes(thresholds, Decimal(1) if place < late else LASTING)
-            for place in range(len(windows))
+            packed(each.histograms).rows(reference.places, reference.counts.shape[1])
+            for each in windows
         ]
     )
-    enough = live.sum(axis=1) >= MINIMUM_ROWS
-    significant = np.zeros(len(live), dtype=np.bool_)
-    p = g_test(counts, live)
-    for place in np.flatnonzero(enough.reshape(shape[:2]).any(axis=1)) * shape[1]:
-        tested = place + np.flatnonzero(enough[place : place + shape[1]])
-        significant[tested] = benjamini_hochberg(p[tested], FALSE_DISCOVERIES)
-    values = np.where(enough, psi(counts, live), 0.0)
-    bounds, surged = sizes, np.zeros(live.shape)
-    if known.any():
-        by_itself = np.where(known, psi_by_itself(counts, live, variation, CHANCE), 0.0)
-        bounds = np.maximum(sizes, by_itself[:, np.newaxis])
-    if known.any() and thresholds.alert is None:
-        ratios = surges(counts, live, variation, SURGE_CHANCE)
-        surged = np.where(sudden & significant[:, np.newaxis] & (ratios >= SURGE), ratios, 0.0)
-    levels = np.where(significant, (values[:, np.newaxis] > bounds).sum(axis=1), 0)
-    return _Comparison(
-        psi=values.reshape(shape[:2]),
-        bounds=bounds.reshape(*shape[:2], 2),
-        levels=levels.reshape(shape[:2]),
-        surges=surged.reshape(shape),
-    )
+    enough = live.sum(axis=-1) >= MINIMUM_ROWS
+    p = np.where(enough, g_test(reference.counts, live), np.nan)
+    significant = benjamini_hochberg(p, FALSE_DISCOVERIES)
+    values = np.where(enough, psi(reference.counts, live), 0.0)
+    bounds = np.broadcast_to(reference.sizes(thresholds, share), (*values.shape, 2))
+    surged = np.zeros(live.shape)
+    if reference.known.any():
+        by_itself = psi_by_itself(reference.counts, live, reference.variation, CHANCE)
+        bounds = np.maximum(bounds, np.where(reference.known, by_itself, 0.0)[..., np.newaxis])
+    if reference.known.any() and thresholds.alert is None:
+        among = reference.sudden & significant[..., np.newaxis]
+        ratios = surges(reference.counts, live, reference.variation, SURGE_CHANCE, among)
+        surged = np.where(ratios >= SURGE, ratios, 0.0)
+    levels = np.where(significant, (values[..., np.newaxis] > bounds).sum(axis=-1), 0)
+    return _Comparison(psi=values, bounds=bounds, levels=levels, surges=surged)
 
 
 def _agreement(features: Mapping[str, Compared], found: _Comparison) -> dict[str, FeatureVerdict]:
     """Say for each feature, by its name, what two groups agree on; nothing where there is one."""
     values, levels, ratios = (_agreed(each) for each in (found.psi, found.levels, found.surges))
-    alone, bounds = len(found.psi) == 1, found.bounds.min(axis=0).tolist()
+    alone = len(found.psi) == 1
+    told = zip(
+        features.items(),
+        values.tolist(),
+        levels.tolist(),
+        found.bounds.min(axis=0).tolist(),
+        ratios.max(axis=-1).tolist(),
+        ratios.argmax(axis=-1).tolist(),
+        strict=True,
+    )
     verdicts = {}
-    for row, (name, (_, feature)) in enumerate(features.items()):
-        most = int(ratios[row].argmax())
-        surged = not alone and ratios[row, most] > 0
-        level = _ALERT if surged else int(levels[row])
+    for (name, (_, feature)), value, level, bounds, ratio, most in told:
+        surged = not alone and ratio > 0
         verdicts[name] = FeatureVerdict(
             name=name,
-            psi=float(values[row]),
-            severity=_LEVELS[0 if alone else level],
-            bounds=tuple(bounds[row]),
+            psi=value,
+            severity=_LEVELS[0 if alone else _ALERT if surged else level],
+            bounds=tuple(bounds),
             level=_named(feature, most) if surged else "",
-            ratio=float(ratios[row, most]) if surged else 0.0,
+            ratio=ratio if surged else 0.0,
         )
     return verdicts
 

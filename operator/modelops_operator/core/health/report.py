@@ -18,7 +18,13 @@ from modelops_runtime.telemetry import Line
 from modelops_operator.api.resources import DriftThresholds, Severity
 from modelops_operator.core.health.evaluate import evaluate
 from modelops_operator.core.health.evidence import duration, latency_quantile
-from modelops_operator.core.health.judgement import compared, counted, judge_drift
+from modelops_operator.core.health.judgement import (
+    FeatureVerdict,
+    compared,
+    counted,
+    judge_day,
+    judge_drift,
+)
 from modelops_operator.core.health.statistics import Counts
 from modelops_operator.core.health.watch import Watch
 from modelops_operator.core.health.windows import Groups, TelemetryStore, Window, apart
@@ -131,7 +137,8 @@ def describe(  # noqa: PLR0913 (what is told, and what it is judged by)
         and counted(groups.closed[-1], watch.drift)
     ):
         thresholds = watch.monitoring.drift
-        features, untold = _features(groups, history.day(), watch.drift, thresholds)
+        lasting = judge_day(history.day(), watch.drift, thresholds)
+        features, untold = _features(groups, lasting, watch.drift, thresholds)
         series += _drift(settled, features[:FOLLOWED], watch.drift, thresholds)
     return Report(
         subject=subject,
@@ -144,11 +151,14 @@ def describe(  # noqa: PLR0913 (what is told, and what it is judged by)
 
 
 def _features(
-    groups: Groups, day: Sequence[Window], profile: Profile, thresholds: DriftThresholds
+    groups: Groups,
+    lasting: Mapping[str, FeatureVerdict],
+    profile: Profile,
+    thresholds: DriftThresholds,
 ) -> tuple[tuple[Feature, ...], tuple[str, ...]]:
     places, span = compared(profile), groups.span
     shown, untold = [], []
-    for verdict in judge_drift(groups.closed, profile, thresholds, day).features:
+    for verdict in judge_drift(groups.closed, profile, thresholds, lasting).features:
         index, reference = places[verdict.name]
         counts = None if span is None else span.histograms.get((profile.edges_hash, index))
         if counts is None or not counts.sum():

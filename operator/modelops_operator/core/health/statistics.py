@@ -1,8 +1,9 @@
 """The statistics behind a verdict, on integer histograms.
 
-Histograms are rows of matrices of shape (features, bins), one row a feature. Features with fewer
-bins are padded with zeros: a bin that is empty on both sides counts for nothing in any figure
-here. Guard bins, missing values and unseen categories are bins like all others.
+Histograms are rows of matrices of shape (features, bins), one row a feature, of live ones possibly
+several matrices: (groups, features, bins). Features with fewer bins are padded with zeros: a bin
+that is empty on both sides counts for nothing in any figure here. Guard bins, missing values and
+unseen categories are bins like all others.
 
 `scipy.special` suffices; `scipy.stats` would cost 100 MB of memory.
 """
@@ -37,12 +38,12 @@ def psi(reference: Counts, live: Counts) -> Figures:
     A feature without rows on either side has a PSI of 0.
     """
     occupied = (reference > 0) | (live > 0)
-    bins = occupied.sum(axis=1)
-    n, m = reference.sum(axis=1), live.sum(axis=1)
+    bins = occupied.sum(axis=-1)
+    n, m = reference.sum(axis=-1), live.sum(axis=-1)
     known = (n > 0) & (m > 0)
-    p = np.where(occupied, reference + PRIOR, 1.0) / _column(np.maximum(n + PRIOR * bins, 1))
-    q = np.where(occupied, live + PRIOR, 1.0) / _column(np.maximum(m + PRIOR * bins, 1))
-    raw = np.sum((q - p) * np.log(q / p), axis=1, where=occupied)
+    p = (reference + PRIOR) / _column(np.maximum(n + PRIOR * bins, 1))
+    q = (live + PRIOR) / _column(np.maximum(m + PRIOR * bins, 1))
+    raw = np.sum((q - p) * np.log(q / p), axis=-1, where=occupied)
     bias = np.maximum(bins - 1, 0) * (1 / np.maximum(n, 1) + 1 / np.maximum(m, 1))
     corrected: Figures = np.where(known, np.maximum(raw - bias, 0.0), 0.0)
     return corrected
@@ -59,29 +60,43 @@ def psi_by_itself(reference: Counts, live: Counts, variation: Figures, chance: f
 
     A feature without rows on either side has 0.
     """
-    bins = ((reference > 0) | (live > 0)).sum(axis=1)
-    spread = _spread(reference, live)
+    bins = ((reference > 0) | (live > 0)).sum(axis=-1)
+    spread = _spread(reference.sum(axis=-1), live.sum(axis=-1))
     freedom = np.maximum(bins - 1, 0)
     bound = noncentral_bound(np.maximum(freedom, 1), variation / np.maximum(spread, 1e-300), chance)
     return np.maximum(np.where(spread > 0, (bound - freedom) * spread, 0.0), 0.0)
 
 
-def surges(reference: Counts, live: Counts, variation: Figures, chance: float) -> Figures:
+def surges(
+    reference: Counts,
+    live: Counts,
+    variation: Figures,
+    chance: float,
+    among: NDArray[np.bool_],
+) -> Figures:
     """Say of each bin how many times as often as in the reference it is met; 0 if that is nothing.
 
-    It is nothing unless the bin, held against all the others together, is further from the
-    reference than it comes with probability `chance`: `psi_by_itself` with two bins, which the
-    feature's `variation` bounds as well, since merging bins never makes a PSI larger (S. Kullback,
-    R. A. Leibler, "On information and sufficiency", Annals of Mathematical Statistics 22, 1951).
-    Shape (features, bins).
+    It is nothing unless the bin has rows, is `among` those that are asked about and, held against
+    all the others together, is further from the reference than it comes with probability `chance`:
+    `psi_by_itself` with two bins, which the feature's `variation` bounds as well, since merging
+    bins never makes a PSI larger (S. Kullback, R. A. Leibler, "On information and sufficiency",
+    Annals of Mathematical Statistics 22, 1951). Of the shape of `live`, as is `among`.
     """
-    n, m = _column(reference.sum(axis=1)), _column(live.sum(axis=1))
-    p, q = (reference + PRIOR) / (n + 2 * PRIOR), (live + PRIOR) / (m + 2 * PRIOR)
+    times = np.zeros(live.shape)
+    places = np.nonzero(among & (live > 0))
+    if not len(places[0]):
+        return times
+    expected, met = np.broadcast_to(reference, live.shape)[places], live[places]
+    n, m, apart_by_itself = (
+        np.broadcast_to(each, live.shape[:-1])[places[:-1]]
+        for each in (reference.sum(axis=-1), live.sum(axis=-1), variation)
+    )
+    p, q = (expected + PRIOR) / (n + 2 * PRIOR), (met + PRIOR) / (m + 2 * PRIOR)
     apart = (q - p) * np.log(q * (1 - p) / (p * (1 - q)))
-    spread = _spread(reference, live)
-    bound = noncentral_bound(1, variation / np.maximum(spread, 1e-300), chance) * spread
-    more: NDArray[np.bool_] = (q > p) & (apart > _column(bound)) & (n > 0) & (m > 0)
-    return np.where(more, q / p, 0.0)
+    spread = _spread(n, m)
+    bound = noncentral_bound(1, apart_by_itself / np.maximum(spread, 1e-300), chance) * spread
+    times[places] = np.where((q > p) & (apart > bound) & (n > 0), q / p, 0.0)
+    return times
 
 
 def noncentral_bound(freedom: Counts | int, noncentrality: Figures, chance: float) -> Figures:
@@ -117,13 +132,13 @@ def g_test(reference: Counts, live: Counts) -> Figures:
     1.0 where there is nothing to compare: no rows on a side, or a single bin.
     """
     pooled = (reference + live).astype(np.float64)
-    n, m = reference.sum(axis=1), live.sum(axis=1)
+    n, m = reference.sum(axis=-1), live.sum(axis=-1)
     total = np.maximum(n + m, 1)
     surprise = _surprise(reference, pooled * _column(n / total))
     surprise += _surprise(live, pooled * _column(m / total))
-    freedom = (pooled > 0).sum(axis=1) - 1
+    freedom = (pooled > 0).sum(axis=-1) - 1
     testable = (n > 0) & (m > 0) & (freedom > 0)
-    statistic = np.maximum(2 * surprise.sum(axis=1), 0.0)
+    statistic = np.maximum(2 * surprise.sum(axis=-1), 0.0)
     p: Figures = np.where(testable, chdtrc(np.maximum(freedom, 1), statistic), 1.0)
     return p
 
@@ -132,13 +147,14 @@ def benjamini_hochberg(p: Figures, q: float) -> NDArray[np.bool_]:
     """Say which hypotheses to reject so that at most a share `q` of the rejections is false.
 
     Reject the k smallest p-values, k the largest number with p_(k) <= q k / N
-    (Y. Benjamini, Y. Hochberg, Journal of the Royal Statistical Society B 57, 1995).
+    (Y. Benjamini, Y. Hochberg, Journal of the Royal Statistical Society B 57, 1995). Those along
+    the last axis are tested together; NaN is what was not tested.
     """
-    order = np.argsort(p, kind="stable")
-    passed = np.flatnonzero(p[order] <= q * np.arange(1, len(p) + 1) / max(len(p), 1))
-    rejected = np.zeros(len(p), dtype=np.bool_)
-    if len(passed):
-        rejected[order[: passed[-1] + 1]] = True
+    count = np.isfinite(p).sum(axis=-1, keepdims=True)
+    ordered = np.sort(p, axis=-1)
+    passed = ordered <= q * np.arange(1, p.shape[-1] + 1) / np.maximum(count, 1)
+    largest = np.max(ordered, axis=-1, initial=-1.0, where=passed, keepdims=True)
+    rejected: NDArray[np.bool_] = p <= largest
     return rejected
 
 
@@ -176,15 +192,14 @@ def rate_ratio(hits: int, rows: int, *, reference_hits: int, reference_rows: int
     return live / ((reference_hits + PRIOR) / (reference_rows + 1))
 
 
-def _spread(reference: Counts, live: Counts) -> Figures:
-    """`1/n + 1/m` of each feature; 0 where a side has no rows."""
-    n, m = reference.sum(axis=1), live.sum(axis=1)
+def _spread(n: Counts, m: Counts) -> Figures:
+    """`1/n + 1/m`; 0 where a side has no rows."""
     known = (n > 0) & (m > 0)
     return np.where(known, 1 / np.maximum(n, 1) + 1 / np.maximum(m, 1), 0.0)
 
 
 def _column(figures: NDArray[np.float64] | Counts) -> Figures:
-    column: Figures = np.asarray(figures, dtype=np.float64)[:, np.newaxis]
+    column: Figures = np.asarray(figures, dtype=np.float64)[..., np.newaxis]
     return column
 
 

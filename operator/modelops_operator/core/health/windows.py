@@ -17,10 +17,10 @@ into groups of at least 1,000 rows, of which the last three are kept.
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from sys import intern
 from typing import Final, Self, TypeVar
 
-import numpy as np
-from modelops_runtime.profile import Histogram
 from modelops_runtime.telemetry import BUSY, Line, Verdict, add_verdicts
 
 from modelops_operator.core.health.day import BLOCK, Day
@@ -48,6 +48,12 @@ SCORES: Final = -1
 LABELS: Final = -2
 """The index of the predicted classes."""
 
+_NO_FORMS: Final[frozenset[str]] = frozenset()
+_NO_LATENCY: Final[Mapping[int, int]] = {}
+_NO_VERDICTS: Final[Mapping[str, Verdict]] = {}
+_WHOLE: Final = (1, frozenset({0}))
+"""A line that is not cut into chunks."""
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 _LATE_WINDOWS: Final = 3
 _LATE: Final = timedelta(minutes=5)
 
@@ -73,13 +79,13 @@ class Window:
     """Of the containers' CPU time, where a limit has them counted."""
     throttled: int = 0
     """Of these, the periods that the limit cut."""
-    latency: Mapping[int, int] = field(default_factory=dict)
+    latency: Mapping[int, int] = field(default_factory=lambda: _NO_LATENCY)
     """Number of requests for each bin of `modelops_runtime.telemetry.LATENCY_EDGES`."""
     histograms: Mapping[Key, Counts] = field(default_factory=dict)
     """Counts of the bins, then of missing values, then of unseen categories."""
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=lambda: _NO_VERDICTS)
     """By role: what detectors without our flavor found."""
-    forms: frozenset[str] = frozenset()
+    forms: frozenset[str] = _NO_FORMS
     """The forms of the model that answered: treelite, pyfunc."""
 
     def __add__(self, other: "Window") -> "Window":
@@ -98,7 +104,8 @@ class Window:
             latency=_added(self.latency, other.latency),
             histograms=packed(self.histograms) + packed(other.histograms),
             verdicts=add_verdicts(self.verdicts, other.verdicts),
-            forms=self.forms | other.forms,
+            # Nearly always the same: thousands of deployments share one.
+            forms=other.forms if other.forms >= self.forms else self.forms | other.forms,
         )
 
     @property
@@ -145,18 +152,18 @@ class _Slot:
     """A window that lines may still come for."""
 
     window: Window
-    parts: dict[tuple[str, str], set[int]] = field(default_factory=dict)
-    """Chunks that came, by pod and worker."""
-    wanted: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Number of chunks that there are."""
+    parts: dict[tuple[str, str], tuple[int, frozenset[int]]] = field(default_factory=dict)
+    """By pod and worker: the number of chunks that there are, and those that came."""
 
     def add(self, line: Line) -> bool:
         """Count a line; False if it was counted before, or does not fit the others."""
-        writer, told = (line.pod, line.worker), _window(line)
-        if line.chunk in self.parts.get(writer, ()) or not _fits(told, self.window):
+        writer, told = (intern(line.pod), intern(line.worker)), _window(line)
+        _, came = self.parts.get(writer, (0, frozenset()))
+        if line.chunk in came or not _fits(told, self.window):
             return False
-        self.parts.setdefault(writer, set()).add(line.chunk)
-        self.wanted[writer] = line.chunks
+        parts = line.chunks, came | {line.chunk}
+        # Nearly all are the same: thousands of deployments share one.
+        self.parts[writer] = _WHOLE if parts == _WHOLE else parts
         self.window += told
         return True
 
@@ -167,7 +174,7 @@ class _Slot:
         What came counts nevertheless: every feature is whole within its chunk, and is judged by
         its own number of rows.
         """
-        return any(len(chunks) < self.wanted[writer] for writer, chunks in self.parts.items())
+        return any(len(came) < wanted for wanted, came in self.parts.values())
 
 
 class History:
@@ -176,6 +183,23 @@ class History:
     Lines may be added in any order and repeatedly; the windows are the same.
     """
 
+    __slots__ = (
+        "_changed",
+        "_day",
+        "_day_changed",
+        "_edges",
+        "_heard",
+        "_melted",
+        "_melted_until",
+        "_slots",
+        "damaged",
+        "late",
+        "revision",
+        "settle",
+        "skewed",
+        "traffic",
+    )
+
     def __init__(self, revision: str, *, settle: timedelta) -> None:
         self.revision = revision
         self.settle = settle
@@ -183,7 +207,7 @@ class History:
         self._slots: dict[tuple[datetime, datetime], _Slot] = {}
         self._melted = Groups()
         self._day = Day()
-        self._melted_until = datetime.min.replace(tzinfo=UTC)
+        self._melted_until = _NEVER
         self._heard: dict[str, datetime] = {}
         self.traffic: datetime | None = None
         """The end of the last window that had requests or rows."""
@@ -193,7 +217,7 @@ class History:
         """When a line of the future last came; it was left out."""
         self.damaged: datetime | None = None
         """When a line that cannot be understood last came."""
-        self._changed = datetime.min.replace(tzinfo=UTC)
+        self._changed = self._day_changed = _NEVER
         self._edges: tuple[str, ...] = ()
         """What lines were counted against so far."""
 
@@ -227,15 +251,19 @@ class History:
 
     def _melt(self, now: datetime) -> None:
         """Merge windows that no line is expected for any more, so that the memory is bounded."""
+        day = self._day.sums(self._melted_until)
         for key in sorted(self._slots):
             end, start = key
             awaited = end + self.settle + max(_LATE_WINDOWS * (end - start), _LATE) > now
             if awaited and len(self._slots) <= MOST_WINDOWS:
                 break
-            window = self._slots.pop(key).window
+            window = replace(self._slots.pop(key).window, latency=_NO_LATENCY)
             self._melted = self._melted.grown(window)
             self._day.add(window.start, packed(window.histograms))
             self._melted_until = max(end, self._melted_until)
+        # What has not changed is the same object.
+        if [*map(id, day.values())] != [*map(id, self._day.sums(self._melted_until).values())]:
+            self._day_changed = now
         self._heard = {pod: end for pod, end in self._heard.items() if end > now - LONGEST}
 
     def moved(self, since: datetime, now: datetime) -> bool:
@@ -243,6 +271,10 @@ class History:
         return self._changed > since or any(
             since < end + self.settle <= now for end, _ in self._slots
         )
+
+    def day_moved(self, since: datetime) -> bool:
+        """Whether `day` gives something else since then."""
+        return self._day_changed > since
 
     def groups(self, now: datetime) -> Groups:
         """Give the windows that have settled, in groups large enough to judge."""
@@ -339,23 +371,30 @@ def _window(line: Line) -> Window:
         turned_away=line.errors.get(BUSY, 0),
         periods=line.periods,
         throttled=line.throttled,
-        latency=dict(line.latency),
+        latency=dict(line.latency) or _NO_LATENCY,
         histograms=_histograms(line),
-        verdicts=line.verdicts,
-        forms=frozenset({line.form} if line.form and line.rows else ()),
+        verdicts=line.verdicts or _NO_VERDICTS,
+        forms=_forms(line.form) if line.form and line.rows else _NO_FORMS,
     )
 
 
+@lru_cache(64)  # of the few that there are, shared by all windows
+def _forms(form: str) -> frozenset[str]:
+    return frozenset({form})
+
+
 def _histograms(line: Line) -> Histograms:
-    found = {(line.edges, each.index): _counts(each.histogram) for each in line.features}
-    for index, each in ((SCORES, line.scores), (LABELS, line.labels)):
-        if each is not None:
-            found[line.edges, index] = _counts(each)
-    return Histograms(found)
-
-
-def _counts(histogram: Histogram) -> Counts:
-    return np.array([*histogram.counts, histogram.missing, histogram.unseen], dtype=np.int64)
+    edges = intern(line.edges)
+    found = {each.index: each.histogram for each in line.features}
+    found |= {
+        index: each
+        for index, each in ((SCORES, line.scores), (LABELS, line.labels))
+        if each is not None
+    }
+    return Histograms.of(
+        tuple(((edges, index), len(each.counts) + 2) for index, each in found.items()),
+        [count for each in found.values() for count in (*each.counts, each.missing, each.unseen)],
+    )
 
 
 def _fits(told: Window, window: Window) -> bool:
@@ -364,6 +403,8 @@ def _fits(told: Window, window: Window) -> bool:
     return all(known.get(key, size) == size for key, size in packed(told.histograms).sizes.items())
 
 
-def _added(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
+def _added(one: Mapping[K, int], other: Mapping[K, int]) -> Mapping[K, int]:
     """Add two sparse histograms."""
+    if not (one and other):
+        return one or other
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}

@@ -173,6 +173,8 @@ def test_the_number_of_replicas_is_handed_to_an_autoscaler_and_taken_back(world:
     eventually(lambda: replicas(world) == 3)
     command = ("get", "deployment", "employment", "--watch", "-o", "jsonpath={.spec.replicas} ")
     watch = world.kubectl.follow("-n", world.namespace, *command)
+    assert watch.stdout is not None
+    seen = [int(watch.stdout.read(1))]  # it watches
     world.deployment("employment", serving={"autoscaling": scaling, "resources": resources})
     autoscaler = eventually(lambda: world.get("hpa", "employment")) or {}
     assert autoscaler["spec"]["maxReplicas"] == 8
@@ -184,7 +186,7 @@ def test_the_number_of_replicas_is_handed_to_an_autoscaler_and_taken_back(world:
     eventually(lambda: pod_spec(world)["containers"][0]["resources"] == resources)
     assert replicas(world) == 5
     watch.terminate()
-    seen = [int(number) for number in watch.communicate()[0].split()]
+    seen += [int(number) for number in watch.communicate()[0].split()]
     assert set(seen) == {3, 5}
     assert seen == sorted(seen)
     world.deployment("employment", serving={"replicas": 2})

@@ -7,7 +7,8 @@ files, with the runtime's light modules it needs beside it, and nothing is ever 
 import shutil
 import tempfile
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ import mlflow.lightgbm
 import modelops_runtime
 import pandas as pd
 from mlflow.models import Model, ModelSignature
+from mlflow.utils import environment
 from modelops_runtime import flavor as runtime
 
 with warnings.catch_warnings():
@@ -32,6 +34,7 @@ _MODULES = (
     *("__init__.py", "detectors.py", "encoder.py", "flavor.py", "forest.py", "levels.py"),
     *("linear.py", "outlier.py", "predictors.py", "profile.py", "schema.py"),
 )
+_CHECK = "warn_dependency_requirement_mismatches"
 _LIBRARIES = ("numpy", "orjson", "pandas")
 _OF_FILES: Mapping[str, str] = {runtime.LIGHTGBM: "lightgbm", runtime.TREELITE: "treelite"}
 
@@ -60,7 +63,7 @@ def requirements(files: Collection[str]) -> list[str]:
 def save_model(path: str, mlflow_model: Model | None = None, *, contents: Contents) -> None:
     """Lay the model out under `path`, which must not exist or be empty."""
     model = mlflow_model or Model()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _pins_unchecked():
         mlflow.pyfunc.save_model(
             path,
             python_model=str(_PROGRAM),
@@ -87,6 +90,21 @@ def save_model(path: str, mlflow_model: Model | None = None, *, contents: Conten
             code=None,
         )
     model.save(str(Path(path, "MLmodel")))
+
+
+@contextmanager
+def _pins_unchecked() -> Iterator[None]:
+    """Keep MLflow from comparing requirements with what is installed, which they are made of.
+
+    It would look at every file of every package here, for a second. Where another release of MLflow
+    does it in another way, it does.
+    """
+    check = getattr(environment, _CHECK, None)
+    setattr(environment, _CHECK, lambda _requirements: None)
+    try:
+        yield
+    finally:
+        setattr(environment, _CHECK, check)
 
 
 def _light_half(folder: Path) -> Path:

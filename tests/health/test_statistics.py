@@ -279,7 +279,11 @@ def test_surges_are_those_of_two_bins_by_brute_force(variation: float) -> None:
             )
 
 
-def test_nothing_is_known_of_features_without_rows() -> None:
-    sides = one([5, 5], [0, 0])
-    assert psi_by_itself(*sides, np.zeros(1), CHANCE).tolist() == [0]
-    assert surges(*sides, np.zeros(1), CHANCE, np.ones((1, 2), dtype=np.bool_)).tolist() == [[0, 0]]
+@pytest.mark.parametrize("sides", [([5, 5], [0, 0]), ([0, 0], [5, 5])])
+@pytest.mark.parametrize("variation", [0.0, 0.02])
+def test_nothing_is_known_of_features_without_rows(
+    sides: tuple[list[int], list[int]], variation: float
+) -> None:
+    pair, by_itself = one(*sides), np.full(1, variation)
+    assert psi_by_itself(*pair, by_itself, CHANCE).tolist() == [0]
+    assert surges(*pair, by_itself, CHANCE, np.ones((1, 2), dtype=np.bool_)).tolist() == [[0, 0]]

@@ -63,7 +63,9 @@ def psi_by_itself(reference: Counts, live: Counts, variation: Figures, chance: f
     bins = ((reference > 0) | (live > 0)).sum(axis=-1)
     spread = _spread(reference.sum(axis=-1), live.sum(axis=-1))
     freedom = np.maximum(bins - 1, 0)
-    bound = noncentral_bound(np.maximum(freedom, 1), variation / np.maximum(spread, 1e-300), chance)
+    # Where there is no spread, any other will do.
+    noncentrality = variation / np.where(spread > 0, spread, 1.0)
+    bound = noncentral_bound(np.maximum(freedom, 1), noncentrality, chance)
     return np.maximum(np.where(spread > 0, (bound - freedom) * spread, 0.0), 0.0)
 
 
@@ -94,7 +96,8 @@ def surges(
     p, q = (expected + PRIOR) / (n + 2 * PRIOR), (met + PRIOR) / (m + 2 * PRIOR)
     apart = (q - p) * np.log(q * (1 - p) / (p * (1 - q)))
     spread = _spread(n, m)
-    bound = noncentral_bound(1, apart_by_itself / np.maximum(spread, 1e-300), chance) * spread
+    noncentrality = apart_by_itself / np.where(spread > 0, spread, 1.0)
+    bound = noncentral_bound(1, noncentrality, chance) * spread
     times[places] = np.where((q > p) & (apart > bound) & (n > 0), q / p, 0.0)
     return times
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -18,6 +17,7 @@ import httpx
 import yaml
 
 from sandbox import toolchain
+from tests.mlflow_server import free_port
 
 TOKEN = "administrator-of-a-test"
 OPERATOR = "system:serviceaccount:modelops-system:modelops-operator"
@@ -47,7 +47,7 @@ def running_apiserver(
     `flags` are more of the API server's. Raises RuntimeError, with the end of the log, when one
     does not come up.
     """
-    etcd_port, peer_port, port = _free_ports(3)
+    etcd_port, peer_port, port = (free_port() for _ in range(3))
     etcd, peer = f"http://127.0.0.1:{etcd_port}", f"http://127.0.0.1:{peer_port}"
     lines = [f"{TOKEN},admin,1,system:masters"]
     lines += [f"{token_of(user)},{user},{user},{group}" for user, group in users.items()]
@@ -96,14 +96,6 @@ def running_apiserver(
         address = f"https://127.0.0.1:{port}"
         _wait_until_ready(address, server, folder / "apiserver.log")
         yield _write_kubeconfig(folder / "kubeconfig", address)
-
-
-def _free_ports(count: int) -> Sequence[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _make_service_account_keys(folder: Path) -> None:

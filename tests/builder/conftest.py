@@ -34,9 +34,10 @@ MakeWheel = Callable[..., LockedWheel]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let sockets be collected: httpx forgets those it closes while a request is cancelled.
+    """Let sockets be collected, in whichever test the garbage collector comes.
 
-    The garbage collector comes when it comes, in whichever test.
+    httpx forgets those that it clears away while a request is cancelled. One that came under load
+    has not been traced: it may be the same, or a leak of ours, which this would hide.
     """
     ignored = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
     for item in items:

@@ -35,6 +35,7 @@ _MODULES = (
     *("linear.py", "outlier.py", "predictors.py", "profile.py", "schema.py"),
 )
 _CHECK = "warn_dependency_requirement_mismatches"
+_CHECKING = getattr(environment, _CHECK, None)
 _LIBRARIES = ("numpy", "orjson", "pandas")
 _OF_FILES: Mapping[str, str] = {runtime.LIGHTGBM: "lightgbm", runtime.TREELITE: "treelite"}
 
@@ -99,12 +100,12 @@ def _pins_unchecked() -> Iterator[None]:
     It would look at every file of every package here, for a second. Where another release of MLflow
     does it in another way, it does.
     """
-    check = getattr(environment, _CHECK, None)
     setattr(environment, _CHECK, lambda _requirements: None)
     try:
         yield
     finally:
-        setattr(environment, _CHECK, check)
+        # Not what was found a moment ago: of two threads one would leave MLflow without its check.
+        setattr(environment, _CHECK, _CHECKING)
 
 
 def _light_half(folder: Path) -> Path:

@@ -143,7 +143,7 @@ class Bench:
         place = folder / f"{namespace}.yaml"
         place.write_text(yaml.safe_dump(config))
         command = {
-            "ours": ["benchmarks.peers.operator_with_workspace", self.workspace],
+            "ours": ["tests.operator_with_workspace"],
             "usual": ["benchmarks.peers.usual_operator", namespace],
         }[user]
         log = folder / f"{namespace}-{len(self.programs)}.log"
@@ -152,6 +152,7 @@ class Bench:
             "PYTHONDONTWRITEBYTECODE": "",
             "KUBECONFIG": str(self.cluster.login(user)),
             "MODELOPS_CONFIG": str(place),
+            "WORKSPACE": self.workspace,
         }
         with log.open("wb") as output:
             popen = subprocess.Popen(

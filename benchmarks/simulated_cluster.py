@@ -82,7 +82,8 @@ def running_cluster(folder: Path, users: Sequence[str]) -> Iterator[SimulatedClu
     flags = (*audit_flags(folder, rules), "--service-cluster-ip-range=10.96.0.0/12")
     everybody = dict.fromkeys((*users, *PARTS), "system:masters")
     with ExitStack() as stack:
-        kubeconfig = stack.enter_context(running_apiserver(folder, users=everybody, flags=flags))
+        server = stack.enter_context(running_apiserver(folder, users=everybody, flags=flags))
+        kubeconfig = server.kubeconfig
         admin = stack.enter_context(http_client(kubeconfig))
         cluster = SimulatedCluster(kubeconfig, folder, admin)
         _make_nodes(admin)

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,14 +37,59 @@ def token_of(user: str) -> str:
     return f"{TOKEN}-{user}"
 
 
+class ApiServer:
+    """A running API server."""
+
+    def __init__(self, folder: Path, command: list[str], address: str) -> None:
+        self.kubeconfig = _write_kubeconfig(folder / "kubeconfig", address)
+        """The administrator's."""
+        self._command = command
+        self._address = address
+        self._log = folder / "apiserver.log"
+        self.start()
+
+    def start(self) -> None:
+        """Start it where it was before; it is not ready yet."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, stdout=output, stderr=output, cwd=self._log.parent
+            )
+
+    def wait_until_ready(self) -> None:
+        """Wait until it is; raise RuntimeError, with the end of the log, when it does not come."""
+        request = urllib.request.Request(
+            f"{self._address}/readyz", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        trusting = ssl._create_unverified_context()
+        deadline = time.monotonic() + START
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                urllib.request.urlopen(request, context=trusting, timeout=2).close()
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.1)
+            else:
+                return
+        tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"the API server did not become ready within {START:.0f} s:\n{tail}")
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> None:
+        """Let it end."""
+        _end(self._process)
+
+
 @contextmanager
 def running_apiserver(
     folder: Path, *, users: Mapping[str, str] = MappingProxyType({}), flags: Sequence[str] = ()
-) -> Iterator[Path]:
-    """Start both on free loopback ports, give the administrator's kubeconfig, end both.
+) -> Iterator[ApiServer]:
+    """Start it with its etcd on free loopback ports; end both.
 
     `users` are others with the group of each, who come with the token that `token_of` gives;
-    `flags` are more of the API server's. Raises RuntimeError, with the end of the log, when one
+    `flags` are more of the API server's. Raises RuntimeError, with the end of the log, when it
     does not come up.
     """
     etcd_port, peer_port, port = (free_port() for _ in range(3))
@@ -53,49 +98,42 @@ def running_apiserver(
     lines += [f"{token_of(user)},{user},{user},{group}" for user, group in users.items()]
     (folder / "tokens.csv").write_text("\n".join(lines))
     _make_service_account_keys(folder)
-    with ExitStack() as processes:
-        processes.enter_context(
-            running_process(
-                folder / "etcd.log",
-                [
-                    str(program("etcd")),
-                    f"--data-dir={folder / 'etcd'}",
-                    f"--listen-client-urls={etcd}",
-                    f"--advertise-client-urls={etcd}",
-                    f"--listen-peer-urls={peer}",
-                    f"--initial-advertise-peer-urls={peer}",
-                    f"--initial-cluster=default={peer}",
-                    "--unsafe-no-fsync",
-                    "--log-level=warn",
-                ],
-            )
-        )
-        server = processes.enter_context(
-            running_process(
-                folder / "apiserver.log",
-                [
-                    str(program("kube-apiserver")),
-                    f"--etcd-servers={etcd}",
-                    "--bind-address=127.0.0.1",
-                    "--advertise-address=127.0.0.1",
-                    f"--secure-port={port}",
-                    f"--cert-dir={folder / 'certificates'}",
-                    f"--token-auth-file={folder / 'tokens.csv'}",
-                    "--authorization-mode=RBAC",
-                    "--service-cluster-ip-range=10.96.0.0/24",
-                    "--service-account-issuer=https://kubernetes.default.svc",
-                    f"--service-account-key-file={folder / 'sa.pub'}",
-                    f"--service-account-signing-key-file={folder / 'sa.key'}",
-                    # Pods are taken although no controller makes ServiceAccounts here.
-                    "--disable-admission-plugins=ServiceAccount",
-                    "--endpoint-reconciler-type=none",
-                    *flags,
-                ],
-            )
-        )
-        address = f"https://127.0.0.1:{port}"
-        _wait_until_ready(address, server, folder / "apiserver.log")
-        yield _write_kubeconfig(folder / "kubeconfig", address)
+    storage = [
+        str(program("etcd")),
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls={etcd}",
+        f"--advertise-client-urls={etcd}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}",
+        "--unsafe-no-fsync",
+        "--log-level=warn",
+    ]
+    command = [
+        str(program("kube-apiserver")),
+        f"--etcd-servers={etcd}",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        f"--secure-port={port}",
+        f"--cert-dir={folder / 'certificates'}",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        "--service-cluster-ip-range=10.96.0.0/24",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={folder / 'sa.pub'}",
+        f"--service-account-signing-key-file={folder / 'sa.key'}",
+        # Pods are taken although no controller makes ServiceAccounts here.
+        "--disable-admission-plugins=ServiceAccount",
+        "--endpoint-reconciler-type=none",
+        *flags,
+    ]
+    with running_process(folder / "etcd.log", storage):
+        server = ApiServer(folder, command, f"https://127.0.0.1:{port}")
+        try:
+            server.wait_until_ready()
+            yield server
+        finally:
+            server.end()
 
 
 def _make_service_account_keys(folder: Path) -> None:
@@ -111,29 +149,16 @@ def running_process(log: Path, command: list[str]) -> Iterator[subprocess.Popen[
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
 
 
-def _wait_until_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    request = urllib.request.Request(
-        f"{address}/readyz", headers={"Authorization": f"Bearer {TOKEN}"}
-    )
-    trusting = ssl._create_unverified_context()
-    deadline = time.monotonic() + START
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(request, context=trusting, timeout=2).close()
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.1)
-        else:
-            return
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise RuntimeError(f"the API server did not become ready within {START:.0f} s:\n{tail}")
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _write_kubeconfig(path: Path, address: str) -> Path:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.apiserver import ApiServer
     from tests.nursery import Nursery
     from tests.registries.servers import RunningRegistry, StartRegistry
 
@@ -46,22 +47,28 @@ def tracking_uri(mlflow_folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A kubeconfig for a real API server with our custom resources and the operator's namespace.
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["ApiServer"]:
+    """A real API server with our custom resources and the operator's namespace.
 
-    What OPERATOR asks for, who may do nothing, is in `audit.log` beside it.
+    What OPERATOR asks for, who may do nothing, is in `audit.log` beside its kubeconfig.
     """
     from tests.apiserver import OPERATOR, Kubectl, audit_flags, running_apiserver
 
     folder = tmp_path_factory.mktemp("apiserver")
     flags = audit_flags(folder, [{"level": "Metadata", "users": [OPERATOR]}])
     users = {OPERATOR: "system:serviceaccounts"}
-    with running_apiserver(folder, users=users, flags=flags) as kubeconfig:
-        kubectl = Kubectl(kubeconfig)
+    with running_apiserver(folder, users=users, flags=flags) as server:
+        kubectl = Kubectl(server.kubeconfig)
         kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         kubectl("create", "namespace", "modelops-system")
-        yield kubeconfig
+        yield server
+
+
+@pytest.fixture(scope="session")
+def apiserver(api_server: "ApiServer") -> Path:
+    """The administrator's kubeconfig of it."""
+    return api_server.kubeconfig
 
 
 @pytest.fixture(scope="session")

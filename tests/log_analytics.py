@@ -6,21 +6,21 @@ a time span beside the query: a column stands for the one, a view for the other.
 
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import duckdb_kql
 from aiohttp import web
-from azure.core.credentials import AccessToken
-from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from azure.monitor.query.aio import LogsQueryClient
 from modelops_operator.adapters import kql
 
-TOKEN = "a-token"
+from tests.azure_identity import TOKEN, Identity
+
 TYPES = {"TIMESTAMP": "datetime", "BIGINT": "long", "DOUBLE": "real", "JSON": "dynamic"}
 WORKSPACE = "00000000-1111-2222-3333-444444444444"
 SUMMARY = "ModelOps_CL"
@@ -73,8 +73,8 @@ class Workspace:
     most: int = 500_000
     """Rows in an answer; what is over is cut off, and the answer is a partial one."""
     asked: list[Question] = field(default_factory=list)
-    audiences: list[str] = field(default_factory=list)
-    """What tokens were asked for."""
+    identity: Identity = field(default_factory=Identity)
+    """Whose token the client has."""
 
     def __post_init__(self) -> None:
         self.connection = duckdb_kql.connect()
@@ -164,49 +164,41 @@ class Workspace:
         """Run a query, and write what it gives."""
         return web.json_response(self.answer(query, span))
 
-    async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        """Give a token as a credential does."""
-        self.audiences.extend(scopes)
-        return AccessToken(TOKEN, int((datetime.now(UTC) + timedelta(hours=1)).timestamp()))
-
-    async def close(self) -> None:
-        """End, as a credential does."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        return
-
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[LogsQueryClient]:
-        """Listen on loopback, and give the real client of it."""
+    async def listening(self) -> AsyncIterator[str]:
+        """Listen on loopback, and tell the address."""
         application = web.Application(client_max_size=2**24)
         application.router.add_post("/v1/{place:.*}/query", self.handle)
         runner = web.AppRunner(application)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        client = LogsQueryClient(
-            self,
-            endpoint=endpoint,
-            retry_total=0,
-            authentication_policy=_Plain(self, "https://api.loganalytics.io/.default"),
-        )
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
         try:
-            async with client:
-                yield client
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
         finally:
             await runner.cleanup()
 
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[LogsQueryClient]:
+        """Listen, and give the real client of it."""
+        async with (
+            self.listening() as address,
+            LogsQueryClient(
+                self.identity,
+                endpoint=address,
+                retry_total=0,
+                authentication_policy=self.identity.policy(),
+            ) as client,
+        ):
+            yield client
 
-class _Plain(AsyncBearerTokenCredentialPolicy[Any, Any]):
-    """Sends the token over plain http, which the client refuses for good reasons."""
-
-    async def on_request(self, request: Any) -> None:
-        request.context.options["enforce_https"] = False
-        await super().on_request(request)
+    @contextmanager
+    def aside(self) -> Iterator[tuple[str, BlockingPortal]]:
+        """Listen in a thread; tell the address, and the way to call what the thread alone may."""
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(self.listening()) as address,
+        ):
+            yield address, portal
 
 
 def _wire(value: Any) -> Any:

@@ -77,12 +77,18 @@ class Nursery:
         self._turn = threading.Lock()
         self.operators: list[Operator] = []
 
-    def start(self, config: Mapping[str, Any], kubeconfig: Path) -> Operator:
+    def start(
+        self,
+        config: Mapping[str, Any],
+        kubeconfig: Path,
+        module: str = OPERATOR,
+        **variables: str,
+    ) -> Operator:
         """Start an operator; it is not ready yet."""
         with self._turn:
-            return self._start(config, kubeconfig)
+            return self._start(config, kubeconfig, module=module, **variables)
 
-    def _start(self, config: Mapping[str, Any], kubeconfig: Path) -> Operator:
+    def _start(self, config: Mapping[str, Any], kubeconfig: Path, **told: str) -> Operator:
         self._count += 1
         place = self._folder / f"{self._count}.yaml"
         health, metrics = free_port(), free_port()
@@ -92,8 +98,8 @@ class Nursery:
         clock.write_text("0")
         pid = self._ask(
             {
-                "module": OPERATOR,
                 "log": str(log),
+                **told,
                 "MODELOPS_CONFIG": str(place),
                 "KUBECONFIG": str(kubeconfig),
                 "MODELOPS_CLOCK": str(clock),

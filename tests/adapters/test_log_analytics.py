@@ -117,7 +117,7 @@ def test_every_line_is_handed_over_once(*, dynamic: bool) -> None:
     assert len(workspace.asked) == 3
     assert workspace.asked[0].path == f"/v1/workspaces/{WORKSPACE}/query"
     assert workspace.asked[0].prefer == "wait=60"
-    assert workspace.audiences == ["https://api.loganalytics.io/.default"]
+    assert workspace.identity.audiences == ["https://api.loganalytics.io/.default"]
 
 
 def test_what_came_late_is_read_late() -> None:
@@ -597,7 +597,7 @@ def test_an_identity_that_gives_no_token_is_told(
         raise refusal
 
     async def scenario(reader: Reader) -> None:
-        monkeypatch.setattr(reader.workspace, "get_token", get_token)
+        monkeypatch.setattr(reader.workspace.identity, "get_token", get_token)
         failure = (await reader.collect()).failure
         assert failure is not None
         assert failure.reason == Reason.IDENTITY_UNAVAILABLE

@@ -7,6 +7,7 @@ Here it lets Hypothesis go through thousands of histories.
 import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -121,6 +122,8 @@ class Cluster:
     """Field managers that own the Deployment's number of replicas."""
     lowest_replicas: int = 1000
     """The fewest replicas that an apply of ours has left, since it was set."""
+    written: Counter[str] = field(default_factory=Counter)
+    """Writes by their kind, `status` for one that says something else than the one before."""
 
     # --- what the user does ----------------------------------------------------------------
 
@@ -189,7 +192,7 @@ class Cluster:
         if plan.handover is not None:
             writes.append(lambda: self._hand_over(plan.handover))
         writes += [lambda child=child: self.apply(child) for child in plan.apply]  # type: ignore[misc]
-        writes += [lambda ref=ref: self.children.pop(ref) for ref in plan.delete]  # type: ignore[misc]
+        writes += [lambda ref=ref: self._delete(ref) for ref in plan.delete]  # type: ignore[misc]
         writes.append(lambda: self._write_status(plan))
         return writes
 
@@ -198,16 +201,19 @@ class Cluster:
         live["metadata"]["generation"] = 1
         live["status"] = {"observedGeneration": -1}
         assert live["metadata"]["name"] not in self.images
+        self.written["ModelImage"] += 1
         self.images[live["metadata"]["name"]] = live
 
     def _write_status(self, plan: Plan) -> None:
         assert json.loads(json.dumps(plan.status)) == plan.status, "not as JSON would have it"
+        self.written["status"] += self.status != plan.status
         self.object["status"] = copy.deepcopy(dict(plan.status))
         self.events += plan.events
 
     def apply(self, child: Mapping[str, Any]) -> None:
         """Do as the API server does with a server-side apply of a manifest in full."""
         ref = ChildRef(child["kind"], child["metadata"]["name"])
+        self.written[ref.kind] += 1
         old = self.children.get(ref)
         new = normalised(child)
         if ref == DEPLOYMENT:
@@ -232,7 +238,12 @@ class Cluster:
             new["spec"]["replicas"] = before if owners else 1
         self.lowest_replicas = min(self.lowest_replicas, new["spec"]["replicas"])
 
+    def _delete(self, ref: ChildRef) -> None:
+        self.written[ref.kind] += 1
+        del self.children[ref]
+
     def _hand_over(self, manifest: Any) -> None:
+        self.written["handover"] += 1
         live = self.children[DEPLOYMENT]
         if live["spec"]["replicas"] != manifest["spec"]["replicas"]:
             live["spec"]["replicas"] = manifest["spec"]["replicas"]

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests.apiserver import ApiServer
 from tests.faults.proxy import Call, Fault
 from tests.faults.stories import NAME, Stories, Story, assert_same, settle
 from tests.faults.world import KINDS, LONG, eventually
@@ -102,8 +103,8 @@ def test_with_stale_answers_to_all_reads_it_comes_to_the_same_end(
     assert_same(story.end(), expected)
 
 
-def test_with_a_slow_server_that_cuts_every_watch_and_goes_away_it_comes_to_the_same_end(
-    stories: Stories, undisturbed: tuple[object, int]
+def test_with_a_slow_server_that_cuts_every_watch_and_is_killed_it_comes_to_the_same_end(
+    stories: Stories, api_server: ApiServer, undisturbed: tuple[object, int]
 ) -> None:
     """R17."""
     expected, _ = undisturbed
@@ -111,10 +112,10 @@ def test_with_a_slow_server_that_cuts_every_watch_and_goes_away_it_comes_to_the_
     story.proxy.delay, story.proxy.longest_watch = 0.2, 1.0
     story.begin()
     eventually(lambda: story.proxy.written)
-    story.proxy.rule = lambda _: Fault()
-    story.proxy.cut()
+    api_server.kill()
     time.sleep(AWAY)
-    story.proxy.rule = lambda _: None
+    api_server.start()
+    api_server.wait_until_ready()
     story.world.wait_until_ready(NAME, PATIENCE)
     settle(story)
     assert_same(story.end(), expected)

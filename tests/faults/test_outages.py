@@ -6,14 +6,17 @@ names that requests mention. The right thing is said meanwhile, and all recover 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from modelops_runtime.telemetry import Line
 
 from tests.builder.cosign import Pair
 from tests.faults.proxy import Call, Fault, Proxy
-from tests.faults.stories import Stories
+from tests.faults.stories import MODEL, NAME, Stories
 from tests.faults.world import LONG, NAMESPACE, World, kubeconfig, proxied
+from tests.log_analytics import Row, Workspace
 from tests.nursery import Nursery
 from tests.registries.servers import RunningRegistry
 from tests.shell.operating import configuration
@@ -35,6 +38,13 @@ FAULTS: Mapping[str, Fault] = {
     **({"silence": Fault(silence=120.0)} if LONG else {}),
 }
 DENIED = {"401", "403"}
+SERVING = {
+    "phase": "Running",
+    "conditions": [
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    ],
+}
+"""A pod's status."""
 CALLS = {"alias": "registered-models/get", "version": "model-versions/get"}
 
 
@@ -134,7 +144,9 @@ def test_what_the_image_registry_does_is_told_and_passes(
 ) -> None:
     """Images are to be signed; when the registry answers again, it says that these are not."""
     world = stories.world.elsewhere()
-    names = {f"images-{kind}": kind for kind in FAULTS if kind not in {"garbage", "silence"}}
+    names = {f"images-{kind}": kind for kind in FAULTS}
+    # A page instead of a manifest holds no signature, and may be what somebody has pushed.
+    reasons = {"garbage": "SignatureUntrusted"} | dict.fromkeys(DENIED, "ImageRegistryDenied")
     with Proxy(f"http://{registry.host}") as front, proxied(stories.apiserver) as cluster:
         config = configuration(stories.tracking_uri) | {
             "operator": world.operator(),
@@ -154,10 +166,67 @@ def test_what_the_image_registry_does_is_told_and_passes(
             world.register(f"{name}-model")
             world.create(name, f"{name}-model")
         for name, kind in names.items():
-            denied = kind in DENIED
-            reason = "ImageRegistryDenied" if denied else "ImageRegistryUnreachable"
+            reason = reasons.get(kind, "ImageRegistryUnreachable")
             world.wait_for(name, "ImageVerified", reason)
         front.rule = lambda _: None
         for name in names:
             world.wait_for(name, "ImageVerified", "SignatureMissing")
         operator.kill()
+
+
+def test_what_log_analytics_does_is_told_and_passes(stories: Stories) -> None:
+    """Each kind befalls an operator of its own; the workspace's id tells the proxy which."""
+    ids = {kind: f"{number:08x}-0000-0000-0000-000000000000" for number, kind in enumerate(FAULTS)}
+    workspace = Workspace()
+    with (
+        workspace.aside() as (address, portal),
+        Proxy(address) as front,
+        proxied(stories.apiserver) as cluster,
+    ):
+        place = kubeconfig(stories.folder / "log-analytics", cluster.address)
+
+        def rule(call: Call) -> Fault | None:
+            return next((FAULTS[kind] for kind, id_ in ids.items() if call.mentions(id_)), None)
+
+        front.rule = rule
+        worlds = {kind: stories.world.elsewhere() for kind in FAULTS}
+        operators = []
+        for kind, world in worlds.items():
+            config = configuration(stories.tracking_uri) | {
+                "operator": world.operator(),
+                "monitoring": {
+                    "backend": "LogAnalytics",
+                    "interval": "1s",
+                    "logAnalytics": {"workspaceId": ids[kind], "interval": "10s", "lag": "0s"},
+                },
+            }
+            program = "tests.operator_with_workspace"
+            start = stories.nursery.start
+            operators.append(start(config, place, program, WORKSPACE=front.address))
+            world.create(NAME, MODEL, monitoring={"window": "5s"})
+        for kind, world in worlds.items():
+            reason = {"401": "QueryDenied", "403": "QueryDenied", "429": "QueryThrottled"}
+            world.wait_for(NAME, "MonitoringHealthy", reason.get(kind, "QueryFailed"))
+            world.wait_until_ready(NAME)
+        front.rule = lambda _: None
+        for world in worlds.values():
+            labels = world.run_pod(NAME, "serving", SERVING)
+            now = datetime.now(UTC)
+            line = Line(
+                model=f"{world.namespace}/{NAME}",
+                revision=labels["modelops.dev/revision"],
+                pod="serving",
+                worker="1",
+                start=now - timedelta(seconds=5),
+                seconds=5,
+                requests=3,
+            )
+            (written,) = line.encode()
+            row = Row(
+                message=written.decode(), ingested=now, namespace=world.namespace, pod="serving"
+            )
+            portal.call(workspace.ingest, [row])
+        for world in worlds.values():
+            world.wait_for(NAME, "MonitoringHealthy", "Receiving")
+        for operator in operators:
+            operator.kill()

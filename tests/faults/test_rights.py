@@ -7,7 +7,6 @@ read from the API server's audit log, and held against the roles of the chart.
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from tests.apiserver import OPERATOR, token_of
 from tests.chart.chart import VALUES, granted, render
 from tests.faults.proxy import Call, Fault
 from tests.faults.stories import MODEL, NAME, Stories, Story, settle
-from tests.faults.world import KINDS, SYSTEM, World, eventually, kubeconfig
+from tests.faults.world import SYSTEM, World, eventually, kubeconfig
 from tests.shell.operating import configuration
 
 pytestmark = pytest.mark.contract
@@ -102,15 +101,7 @@ def test_none_of_its_rights_lacks_and_none_is_unused(
     world.edit(NAME, monitoring={"drift": {"alert": "0.3"}})
     world.wait_until_ready(NAME)
     # A pod of it has crashed.
-    live = api.get(f"{KINDS['Deployment'].format(world.namespace)}/{NAME}").json()
-    pods = f"/api/v1/namespaces/{world.namespace}/pods"
-    template: dict[str, Any] = live["spec"]["template"]
-    pod = {**template, "metadata": {**template["metadata"], "name": "crashed"}}
-    pod["spec"] = {**pod["spec"], "topologySpreadConstraints": None}
-    api.post(pods, json=pod).raise_for_status()
-    patch = {"Content-Type": "application/merge-patch+json"}
-    crash = json.dumps({"status": CRASHED})
-    api.patch(f"{pods}/crashed/status", content=crash, headers=patch).raise_for_status()
+    world.run_pod(NAME, "crashed", CRASHED)
     # Somebody else has asked for the same image, and no watch has told.
     world.register("faults-rights")
     story.proxy.rule = once(lambda call: call.method == "POST" and "modelimages" in call.path)

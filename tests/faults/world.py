@@ -122,6 +122,21 @@ class World:
         }
         self.api.post(DEPLOYMENTS.format(self.namespace), json=manifest).raise_for_status()
 
+    def run_pod(self, name: str, pod: str, status: Mapping[str, Any]) -> Mapping[str, str]:
+        """Play a node that runs a pod of an object; give the pod's labels."""
+        live = self.api.get(f"{KINDS['Deployment'].format(self.namespace)}/{name}").json()
+        template = live["spec"]["template"]
+        manifest = {
+            "metadata": {**template["metadata"], "name": pod},
+            "spec": {**template["spec"], "topologySpreadConstraints": None},
+        }
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+        self.api.post(path, json=manifest).raise_for_status()
+        content = json.dumps({"status": status})
+        self.api.patch(f"{path}/{pod}/status", content=content, headers=_MERGE).raise_for_status()
+        labels: Mapping[str, str] = template["metadata"]["labels"]
+        return labels
+
     def edit(self, name: str, **spec: Any) -> None:
         """Change the spec."""
         path = f"{DEPLOYMENTS.format(self.namespace)}/{name}"
@@ -222,7 +237,8 @@ def hands(apiserver: Path) -> Iterator[None]:
     def play(path: str) -> None:
         with http_client(apiserver) as api:
             while not ended.is_set():
-                # An API server that has just been given its definitions asks for patience (429).
+                # An API server that has just been given its definitions asks for patience (429),
+                # and one that was killed is not there.
                 with suppress(httpx.HTTPError, ValueError, KeyError):
                     query = {"watch": "1", "timeoutSeconds": "3"}
                     with api.stream("GET", path, params=query) as answer:
@@ -230,6 +246,7 @@ def hands(apiserver: Path) -> Iterator[None]:
                             event = json.loads(line)
                             if event["type"] in {"ADDED", "MODIFIED"}:
                                 build_or_roll_out(api, event["object"])
+                ended.wait(0.05)
 
     threads = [threading.Thread(target=play, args=(path,)) for path in WATCHED]
     for thread in threads:

@@ -227,6 +227,26 @@ def test_a_version_that_becomes_ready_is_told() -> None:
     asyncio.run(main())
 
 
+def test_who_comes_while_a_walk_is_under_way_is_told_when_a_version_becomes_ready() -> None:
+    async def main() -> None:
+        world = following(failing={"1": NOT_READY})
+        world.wanted = {}
+
+        async def walk() -> Mapping[str, Aliases]:
+            world.wanted = {"employment": {"candidate"}}
+            assert await world.resolved() == Reason.VERSION_NOT_READY
+            return {}
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(world.registry, "walk", walk)
+            await world.follower.walk()
+        world.registry.failing.clear()
+        await world.follower.walk()
+        assert world.told == [{"employment"}]
+
+    asyncio.run(main())
+
+
 def test_a_pinned_version_needs_no_alias() -> None:
     async def main() -> None:
         world = following()

@@ -77,7 +77,7 @@ class ModelFollower:
         found = await self._read_all(wanted)
         moved = {name for name, known in found.items() if self._keep(name, known)}
         moved |= await self._ask_for_versions()
-        self._retain(wanted.keys())
+        self._retain(self._wanted().keys())  # who came meanwhile may have failed already
         if moved:
             _MOVES.inc(len(moved))
             _log.info("models moved", models=sorted(moved))

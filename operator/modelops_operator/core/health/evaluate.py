@@ -385,8 +385,9 @@ def _service(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
     waiting = [pod for pod in scene.watch.pending if scene.now - pod.since >= service.PENDING_LONG]
     figures: Mapping[str, Any] = {}
     if windows:
+        first, *others = (window.uncounted for window in windows)
         figures = evidence.service(
-            sum(windows[1:], start=windows[0]),
+            sum(others, start=first),
             scene.watch.monitoring.objectives,
             restarts=len(lately),
             pending=len(waiting),

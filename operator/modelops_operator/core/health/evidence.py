@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-import numpy as np
 from modelops_runtime.telemetry import LATENCY_EDGES
 
 from modelops_operator.api.conditions import timestamp
@@ -112,18 +111,14 @@ def latency_quantile(window: Window, share: float) -> float | None:
     Within its bin, a latency is taken to be spread evenly on the logarithmic scale: with ten bins
     a decade the answer is at most 26 % off. None when nothing was timed.
     """
-    counts = np.zeros(len(LATENCY_EDGES) + 1)
-    for bin_, number in window.latency.items():
-        counts[bin_] = number
-    if not counts.any():
-        return None
-    rank = share * counts.sum()
-    below = np.cumsum(counts)
-    found = int(np.searchsorted(below, rank))
-    low = LATENCY_EDGES[max(found - 1, 0)]
-    high = LATENCY_EDGES[min(found, len(LATENCY_EDGES) - 1)]
-    inside = (rank - (below[found] - counts[found])) / counts[found]
-    return float(low * (high / low) ** inside)
+    rank, below = share * sum(window.latency.values()), 0
+    for bin_, number in sorted(window.latency.items()):
+        if 0 < rank <= below + number:
+            low = LATENCY_EDGES[max(bin_ - 1, 0)]
+            high = LATENCY_EDGES[min(bin_, len(LATENCY_EDGES) - 1)]
+            return float(low * (high / low) ** ((rank - below) / number))
+        below += number
+    return None
 
 
 def decimal(figure: float, *, places: int) -> str:

@@ -49,6 +49,7 @@ LABELS: Final = -2
 """The index of the predicted classes."""
 
 _NO_FORMS: Final[frozenset[str]] = frozenset()
+_NO_HISTOGRAMS: Final = Histograms({})
 _NO_LATENCY: Final[Mapping[int, int]] = {}
 _NO_VERDICTS: Final[Mapping[str, Verdict]] = {}
 _WHOLE: Final = (1, frozenset({0}))
@@ -107,6 +108,11 @@ class Window:
             # Nearly always the same: thousands of deployments share one.
             forms=other.forms if other.forms >= self.forms else self.forms | other.forms,
         )
+
+    @property
+    def uncounted(self) -> "Window":
+        """The same without its histograms, which are most of it."""
+        return replace(self, histograms=_NO_HISTOGRAMS)
 
     @property
     def empty(self) -> bool:
@@ -399,8 +405,9 @@ def _histograms(line: Line) -> Histograms:
 
 def _fits(told: Window, window: Window) -> bool:
     """Whether the histograms have as many bins as those they are to be added to."""
-    known = packed(window.histograms).sizes
-    return all(known.get(key, size) == size for key, size in packed(told.histograms).sizes.items())
+    sizes, known = packed(told.histograms).sizes, packed(window.histograms).sizes
+    # Nearly always the same: one object for all windows of a model.
+    return sizes is known or all(known.get(key, size) == size for key, size in sizes.items())
 
 
 def _added(one: Mapping[K, int], other: Mapping[K, int]) -> Mapping[K, int]:

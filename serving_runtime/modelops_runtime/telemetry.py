@@ -16,7 +16,7 @@ bytes, since what is longer may mix with the lines of other processes; features 
 into further chunks (ch of cc), which carry nothing else. Readers count each (p, wk, w, ch) once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self, TypeVar
@@ -233,9 +233,7 @@ class Line:
             scores=_histogram(data["y"]) if "y" in data else None,
             labels=_histogram(data["c"]) if "c" in data else None,
             verdicts={_text(role): _verdict(each) for role, each in data.get("v", {}).items()},
-            features=tuple(
-                FeatureCounts(_count(each["i"]), _histogram(each)) for each in data.get("f", ())
-            ),
+            features=_features(data.get("f", ())),
         )
         possible = line.outliers <= line.rows and line.throttled <= line.periods
         if not (line.seconds > 0 and line.chunk < line.chunks and possible):
@@ -337,12 +335,25 @@ def _counts(histogram: Histogram) -> dict[str, Any]:
     return {"h": histogram.counts, "na": histogram.missing, "nw": histogram.unseen}
 
 
-def _histogram(data: Mapping[str, Any]) -> Histogram:
-    counts = tuple(data["h"])
+def _features(data: Iterable[Mapping[str, Any]]) -> tuple[FeatureCounts, ...]:
+    found = [(each["i"], tuple(each["h"]), each["na"], each["nw"]) for each in data]
     # All at once: a fleet's lines hold millions of counts.
+    _check([number for index, counts, *others in found for number in (index, *counts, *others)])
+    return tuple(
+        FeatureCounts(index, Histogram(counts, missing, unseen))
+        for index, counts, missing, unseen in found
+    )
+
+
+def _histogram(data: Mapping[str, Any]) -> Histogram:
+    found = Histogram(tuple(data["h"]), data["na"], data["nw"])
+    _check([*found.counts, found.missing, found.unseen])
+    return found
+
+
+def _check(counts: Sequence[Any]) -> None:
     if set(map(type, counts)) - {int} or min(counts, default=0) < 0:
         raise TypeError(f"{counts!r} are no counts")
-    return Histogram(counts, _count(data["na"]), _count(data["nw"]))
 
 
 def _found(verdict: Verdict) -> dict[str, Any]:

@@ -64,6 +64,6 @@ class Haul:
             self.foreign += 1
             return None
         # The pod is who the platform says it is, whatever the line says.
-        kept = replace(line, pod=origin.pod)
+        kept = line if line.pod == origin.pod else replace(line, pod=origin.pod)
         self.lines.append(kept)
         return kept

@@ -78,4 +78,4 @@ def _shortened(message: str) -> str:
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with whole seconds, as Kubernetes writes `metav1.Time`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

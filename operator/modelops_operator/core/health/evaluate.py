@@ -275,7 +275,7 @@ def _drift_condition(verdict: DriftVerdict, scene: Scene) -> Condition:
     if verdict.unconfirmed:
         message = f"{', '.join(verdict.unconfirmed[:_NAMED])} moved in the only window so far"
         return _unconfirmed(type_, f"{message}, {judged}")
-    moved = [each for each in verdict.features if each.severity is not Severity.NONE]
+    moved = verdict.moved
     worst = ", ".join(_moved(each) for each in moved[:_NAMED])
     if verdict.severity is Severity.ALERT:
         past = [each for each in moved if each.severity is Severity.ALERT]
@@ -385,9 +385,8 @@ def _service(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
     waiting = [pod for pod in scene.watch.pending if scene.now - pod.since >= service.PENDING_LONG]
     figures: Mapping[str, Any] = {}
     if windows:
-        first, *others = (window.uncounted for window in windows)
         figures = evidence.service(
-            sum(others, start=first),
+            windows,
             scene.watch.monitoring.objectives,
             restarts=len(lately),
             pending=len(waiting),

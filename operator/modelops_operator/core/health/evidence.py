@@ -1,5 +1,7 @@
 """The figures behind a verdict, in the shape of `status.health`: no floats, the worst first."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from modelops_runtime.telemetry import LATENCY_EDGES
@@ -79,40 +81,51 @@ def outliers(
 
 
 def service(
-    window: Window, objectives: Objectives, *, restarts: int, pending: int
+    windows: Sequence[Window], objectives: Objectives, *, restarts: int, pending: int
 ) -> dict[str, Any]:
-    """Give the object `status.health.service`; without requests there is no latency."""
+    """Give the object `status.health.service` of windows, the oldest first.
+
+    Without requests there is no latency.
+    """
+    requests = sum(each.requests for each in windows)
     held = {"errorRate": format_decimal(objectives.error_rate)}
     if objectives.p99 is not None:
         held["p99"] = format_duration(objectives.p99)
     figures: dict[str, Any] = {
-        "window": {"start": timestamp(window.start), "end": timestamp(window.end)},
-        "requests": window.requests,
+        "window": {"start": timestamp(windows[0].start), "end": timestamp(windows[-1].end)},
+        "requests": requests,
         "objectives": held,
         "restarts": restarts,
         "pending": pending,
     }
-    if window.periods:
-        figures["throttled"] = decimal(window.throttled / window.periods, places=3)
-    if not window.requests:
+    if periods := sum(each.periods for each in windows):
+        throttled = sum(each.throttled for each in windows)
+        figures["throttled"] = decimal(throttled / periods, places=3)
+    if not requests:
         return figures
-    figures["errorRate"] = decimal(window.server_errors / window.requests, places=4)
-    figures["saturation"] = decimal(window.turned_away / window.requests, places=4)
+    failed = sum(each.server_errors for each in windows)
+    turned_away = sum(each.turned_away for each in windows)
+    figures["errorRate"] = decimal(failed / requests, places=4)
+    figures["saturation"] = decimal(turned_away / requests, places=4)
+    latency: Counter[int] = Counter()
+    for each in windows:
+        latency.update(each.latency)
     for name, share in (("p50", 0.5), ("p99", 0.99)):
-        seconds = latency_quantile(window, share)
+        seconds = latency_quantile(latency, share)
         if seconds is not None:
             figures[name] = duration(seconds)
     return figures
 
 
-def latency_quantile(window: Window, share: float) -> float | None:
+def latency_quantile(latency: Mapping[int, int], share: float) -> float | None:
     """Give the seconds within which that share of the requests was answered.
 
-    Within its bin, a latency is taken to be spread evenly on the logarithmic scale: with ten bins
-    a decade the answer is at most 26 % off. None when nothing was timed.
+    `latency` has the number of requests for each bin of `LATENCY_EDGES`. Within a bin, it is taken
+    to be spread evenly on the logarithmic scale: with ten bins a decade the answer is at most 26 %
+    off. None when nothing was timed.
     """
-    rank, below = share * sum(window.latency.values()), 0
-    for bin_, number in sorted(window.latency.items()):
+    rank, below = share * sum(latency.values()), 0
+    for bin_, number in sorted(latency.items()):
         if 0 < rank <= below + number:
             low = LATENCY_EDGES[max(bin_ - 1, 0)]
             high = LATENCY_EDGES[min(bin_, len(LATENCY_EDGES) - 1)]

@@ -21,6 +21,7 @@ three. So a value above the threshold and the verdict go together.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import takewhile
 from typing import Final, Self
 from weakref import WeakKeyDictionary
 
@@ -43,7 +44,7 @@ from modelops_operator.core.health.statistics import (
     surges,
 )
 from modelops_operator.core.health.watch import OutlierReference
-from modelops_operator.core.health.windows import LABELS, MINIMUM_ROWS, SCORES, Window
+from modelops_operator.core.health.windows import GROUPS, LABELS, MINIMUM_ROWS, SCORES, Window
 
 FALSE_DISCOVERIES: Final = 0.01
 """Share of the features found to differ in one group that may do so by chance."""
@@ -70,6 +71,7 @@ MAJORITY: Final = 0.5
 """Share of a group's samples that has to show drift."""
 
 _LEVELS: Final = (Severity.NONE, Severity.WARN, Severity.ALERT)
+_RANKS: Final = {severity: rank for rank, severity in enumerate(_LEVELS)}
 _ALERT: Final = len(_LEVELS) - 1
 Levels = NDArray[np.int64]
 """Indices of `_LEVELS`."""
@@ -116,13 +118,18 @@ class DriftVerdict:
     @property
     def lasting(self) -> bool:
         """Whether nothing but the last day shows any drift."""
-        moved = [each for each in self.features if each.severity is not Severity.NONE]
+        moved = self.moved
         return bool(moved) and all(each.lasting for each in moved)
+
+    @property
+    def moved(self) -> tuple[FeatureVerdict, ...]:
+        """Those that are past a threshold."""
+        return tuple(takewhile(lambda each: each.severity is not Severity.NONE, self.features))
 
     @property
     def severity(self) -> Severity:
         """Of the worst feature."""
-        return max((each.severity for each in self.features), key=_LEVELS.index, default=_LEVELS[0])
+        return self.features[0].severity if self.features else Severity.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +173,7 @@ def judge_drift(
     suspected = (found.levels[0] > 0) | (found.surges[0] > 0).any(axis=1)
     suspects = [name for name, suspect in zip(verdicts, suspected.tolist(), strict=True) if suspect]
     worst = sorted(
-        verdicts.values(), key=lambda each: (-_LEVELS.index(each.severity), -each.psi, each.name)
+        verdicts.values(), key=lambda each: (-_RANKS[each.severity], -each.psi, each.name)
     )
     return DriftVerdict(
         features=tuple(worst), unconfirmed=tuple(suspects) if len(groups) == 1 else ()
@@ -402,15 +409,18 @@ def _outlier_level(
     group: Window, reference: OutlierReference, thresholds: OutlierThresholds
 ) -> int:
     against = {"reference_hits": reference.hits, "reference_rows": reference.rows}
-    if more_often(group.outliers, group.rows, **against) >= CHANCE:
-        return 0
     ratio = Decimal(rate_ratio(group.outliers, group.rows, **against))
-    return sum(ratio > bound for bound in (thresholds.warn, thresholds.alert))
+    level = sum(ratio > bound for bound in (thresholds.warn, thresholds.alert))
+    by_chance = level and more_often(group.outliers, group.rows, **against) >= CHANCE
+    return 0 if by_chance else level
 
 
 def _agreed(figures: NDArray[np.float64] | Levels) -> NDArray[np.float64]:
     """Give what two of the last three groups reach, for each column; a lone group's own figure."""
-    return np.asarray(np.sort(figures, axis=0)[-min(2, len(figures))])
+    if len(figures) == GROUPS:  # sorted by hand, in a fifth of the time
+        one, two, three = figures
+        return np.maximum(np.minimum(one, two), np.minimum(np.maximum(one, two), three))
+    return np.min(figures, axis=0)
 
 
 def _expected(feature: FeatureProfile) -> Counts:

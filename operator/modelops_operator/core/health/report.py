@@ -220,7 +220,7 @@ def _traffic(windows: Sequence[Window], watch: Watch) -> Iterator[Series]:
         points=tuple(
             (window, seconds)
             for window in asked
-            if (seconds := latency_quantile(window, 0.99)) is not None
+            if (seconds := latency_quantile(window.latency, 0.99)) is not None
         ),
         bounds=() if objectives.p99 is None else (objectives.p99.total_seconds(),),
     )

@@ -49,7 +49,6 @@ LABELS: Final = -2
 """The index of the predicted classes."""
 
 _NO_FORMS: Final[frozenset[str]] = frozenset()
-_NO_HISTOGRAMS: Final = Histograms({})
 _NO_LATENCY: Final[Mapping[int, int]] = {}
 _NO_VERDICTS: Final[Mapping[str, Verdict]] = {}
 _WHOLE: Final = (1, frozenset({0}))
@@ -110,11 +109,6 @@ class Window:
         )
 
     @property
-    def uncounted(self) -> "Window":
-        """The same without its histograms, which are most of it."""
-        return replace(self, histograms=_NO_HISTOGRAMS)
-
-    @property
     def empty(self) -> bool:
         """Whether nobody asked for anything."""
         return not self.rows and not self.requests
@@ -163,14 +157,15 @@ class _Slot:
 
     def add(self, line: Line) -> bool:
         """Count a line; False if it was counted before, or does not fit the others."""
-        writer, told = (intern(line.pod), intern(line.worker)), _window(line)
+        writer = (intern(line.pod), intern(line.worker))
+        told = _window(line, self.window.start, self.window.end)
         _, came = self.parts.get(writer, (0, frozenset()))
         if line.chunk in came or not _fits(told, self.window):
             return False
         parts = line.chunks, came | {line.chunk}
+        self.window = self.window + told if self.parts else told
         # Nearly all are the same: thousands of deployments share one.
         self.parts[writer] = _WHOLE if parts == _WHOLE else parts
-        self.window += told
         return True
 
     @property
@@ -364,11 +359,11 @@ class TelemetryStore:
         self._damaged = {key: when for key, when in self._damaged.items() if key in keys}
 
 
-def _window(line: Line) -> Window:
-    """Give the window that this line alone makes."""
+def _window(line: Line, start: datetime, end: datetime) -> Window:
+    """Give the window that this line alone makes; the same two moments serve all lines of it."""
     return Window(
-        start=line.start,
-        end=line.end,
+        start=start,
+        end=end,
         rows=line.rows,
         outliers=line.outliers,
         requests=line.requests,

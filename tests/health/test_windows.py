@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelops_operator.core.health.windows import (
+    GROUPS,
     LONGEST,
     MINIMUM_ROWS,
     MOST_EDGES,
@@ -264,6 +265,20 @@ def test_memory_is_bounded() -> None:
         found.add([line(window=number, rows=1, pod=f"pod-{number}")], after(number + 1))
     assert len(found._slots) <= 4
     assert len(found.heard()) <= LONGEST / WINDOW + 1
+
+
+def test_no_group_is_kept_that_later_ones_have_replaced() -> None:
+    found = History(REVISION, settle=SETTLE)
+    for window in range(30):
+        found.add([line(window=window, rows=MINIMUM_ROWS)], after(window + 1))
+        assert len(found.groups(after(window + 1)).closed) == min(window + 1, GROUPS)
+    assert found._melted.closed == ()
+    for later in range(31, 60):  # nobody asks any more: the last ones melt
+        found.add([], after(later))
+        assert [group.end for group in found.groups(after(later)).closed] == [
+            START + number * WINDOW for number in (28, 29, 30)
+        ]
+    assert len(found._melted.closed) == GROUPS
 
 
 def test_merging_windows_is_associative_and_commutative() -> None:

@@ -419,8 +419,9 @@ def _agreed(figures: NDArray[np.float64] | Levels) -> NDArray[np.float64]:
     """Give what two of the last three groups reach, for each column; a lone group's own figure."""
     if len(figures) == GROUPS:  # sorted by hand, in a fifth of the time
         one, two, three = figures
-        return np.maximum(np.minimum(one, two), np.minimum(np.maximum(one, two), three))
-    return np.min(figures, axis=0)
+        least, most = np.minimum(one, two), np.maximum(one, two)
+        return np.asarray(np.maximum(least, np.minimum(most, three)))
+    return np.asarray(np.min(figures, axis=0))
 
 
 def _expected(feature: FeatureProfile) -> Counts:

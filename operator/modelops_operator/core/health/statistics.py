@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from modelops_runtime.profile import PRIOR
 from numpy.typing import NDArray
-from scipy.special import betaln, chdtrc, ndtri, xlogy
+from scipy.special import betaln, chdtrc, ndtri, rel_entr
 
 Counts = NDArray[np.int64]
 Figures = NDArray[np.float64]
@@ -129,19 +129,19 @@ def g_test(reference: Counts, live: Counts) -> Figures:
 
     The likelihood-ratio test of homogeneity of a 2 x B table (R. R. Sokal, F. J. Rohlf,
     "Biometry", chapter 17): G = 2 sum O ln(O / E), which is chi-squared with B - 1 degrees of
-    freedom, B counting the bins that are not empty on both sides. With f(x) = x ln x and N rows in
-    all, that is 2 (sum f(O) + f(N) - sum f(row sums) - sum f(column sums)). Preferred to Pearson's
-    sum, which a single row in a bin that expects a hundredth of one blows up.
+    freedom, B counting the bins that are not empty on both sides. Preferred to Pearson's sum,
+    which a single row in a bin that expects a hundredth of one blows up.
 
     1.0 where there is nothing to compare: no rows on a side, or a single bin.
     """
-    pooled = reference + live
+    pooled = (reference + live).astype(np.float64)
     n, m = reference.sum(axis=-1), live.sum(axis=-1)
-    cells = _weighed(reference).sum(axis=-1) + _weighed(live).sum(axis=-1) + _weighed(n + m)
-    sums = _weighed(pooled).sum(axis=-1) + _weighed(n) + _weighed(m)
+    total = np.maximum(n + m, 1)
+    surprise = rel_entr(reference, pooled * _column(n / total))
+    surprise += rel_entr(live, pooled * _column(m / total))
     freedom = (pooled > 0).sum(axis=-1) - 1
     testable = (n > 0) & (m > 0) & (freedom > 0)
-    statistic = np.maximum(2 * (cells - sums), 0.0)
+    statistic = np.maximum(2 * surprise.sum(axis=-1), 0.0)
     p: Figures = np.where(testable, chdtrc(np.maximum(freedom, 1), statistic), 1.0)
     return p
 
@@ -204,12 +204,6 @@ def _spread(n: Counts, m: Counts) -> Figures:
 def _column(figures: NDArray[np.float64] | Counts) -> Figures:
     column: Figures = np.asarray(figures, dtype=np.float64)[..., np.newaxis]
     return column
-
-
-def _weighed(counts: Counts) -> Figures:
-    """`x ln x` of each count, 0 of 0."""
-    weighed: Figures = xlogy(counts, counts)
-    return weighed
 
 
 def _hypergeometric(hits: Counts, together: int, rows: int, reference_rows: int) -> Figures:

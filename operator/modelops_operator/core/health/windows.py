@@ -131,6 +131,12 @@ class Groups:
             return replace(self, open=merged)
         return replace(self, closed=(*self.closed, merged)[-GROUPS:], open=None)
 
+    def last(self, number: int) -> Self:
+        """Leave out all closed groups but the last."""
+        if len(self.closed) <= number:
+            return self
+        return replace(self, closed=self.closed[len(self.closed) - number :])
+
     def since(self, moment: datetime) -> Self:
         """Leave out what is older."""
         return replace(
@@ -262,6 +268,9 @@ class History:
             self._melted = self._melted.grown(window)
             self._day.add(window.start, packed(window.histograms))
             self._melted_until = max(end, self._melted_until)
+        # Each recent window with enough rows closes a group, and only the last groups are judged.
+        full = sum(slot.window.rows >= MINIMUM_ROWS for slot in self._settled(now))
+        self._melted = self._melted.last(max(GROUPS - full, 0))
         # What has not changed is the same object.
         if [*map(id, day.values())] != [*map(id, self._day.sums(self._melted_until).values())]:
             self._day_changed = now

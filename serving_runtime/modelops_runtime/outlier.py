@@ -49,7 +49,8 @@ def filled(
 ) -> NDArray[np.float64]:
     """Put numbers in the place of missing values and unseen categories."""
     rows = np.where(np.isnan(matrix), impute, matrix)
-    return np.where((rows == UNSEEN) & ~np.isnan(unseen), unseen, rows)
+    met = rows == UNSEEN
+    return np.where(met & ~np.isnan(unseen), unseen, rows) if met.any() else rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +68,11 @@ class Tails:
         """Give s (1 + ln(d/s)) for a distance d from the center beyond s, and d as it is within."""
         off = rows - self.center
         far, knee = np.abs(off), np.where(off < 0, self.lower, self.upper)
+        ordinary = far <= knee
+        if ordinary.all():
+            return off + self.center
         bent = np.copysign(knee * (1 + np.log(np.maximum(far / knee, 1))), off)
-        return np.where(far <= knee, off, bent) + self.center
+        return np.where(ordinary, off, bent) + self.center
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from sandbox.places import MTU, Places
 
 NODE_NAME: Final = "node"
 PAUSE_IMAGE: Final = "modelops/pause:1"
+METRICS_PORT: Final = 4443
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,9 @@ def _controller_manager(places: Places) -> list[str]:
         f"--cluster-cidr={places.pods}",
         "--node-cidr-mask-size=24",
         f"--service-cluster-ip-range={places.services}",
+        # An autoscaler looks at new pods after five minutes otherwise, and every 15 seconds.
+        "--horizontal-pod-autoscaler-cpu-initialization-period=10s",
+        "--horizontal-pod-autoscaler-sync-period=5s",
     ]
 
 
@@ -128,6 +132,23 @@ def _proxy(_: Places) -> list[str]:
 
 def _coredns(_: Places) -> list[str]:
     return [str(toolchain.path("coredns")), "-conf=Corefile"]
+
+
+def _metrics(places: Places) -> list[str]:
+    config = places.kubeconfigs / "super-admin.conf"
+    return [
+        str(toolchain.path("metrics-server")),
+        f"--bind-address={places.gateway}",
+        f"--secure-port={METRICS_PORT}",
+        f"--kubeconfig={config}",
+        f"--authentication-kubeconfig={config}",
+        f"--authorization-kubeconfig={config}",
+        "--cert-dir=metrics",
+        "--kubelet-insecure-tls",  # the kubelet makes its certificate itself
+        "--metric-resolution=10s",
+        "--kubelet-request-timeout=5s",
+        "--kubelet-preferred-address-types=InternalIP",
+    ]
 
 
 def _registry(_: Places) -> list[str]:
@@ -169,6 +190,7 @@ SCHEDULER: Final = Component("kube-scheduler", _scheduler)
 KUBELET: Final = Component("kubelet", _kubelet, in_node=True)
 PROXY: Final = Component("kube-proxy", _proxy, in_node=True)
 COREDNS: Final = Component("coredns", _coredns)
+METRICS: Final = Component("metrics-server", _metrics)
 ALL: Final = (
     MLFLOW,
     REGISTRY,
@@ -180,6 +202,7 @@ ALL: Final = (
     KUBELET,
     PROXY,
     COREDNS,
+    METRICS,
 )
 
 
@@ -244,6 +267,53 @@ def write_configuration(places: Places) -> None:
         # kube-proxy ends when its file is written, be it with what was there.
         if not file.exists() or file.read_text() != text:
             file.write_text(text)
+
+
+def bindings() -> list[dict[str, Any]]:
+    """Let `admin.conf` administrate, and the API server fetch logs from the kubelet."""
+    client = "kube-apiserver-kubelet-client"
+    return [
+        _binding("kubeadm:cluster-admins", "cluster-admin", "Group", "kubeadm:cluster-admins"),
+        _binding("kubelet-api-admin", "system:kubelet-api-admin", "User", client),
+    ]
+
+
+def metrics_api(places: Places) -> list[dict[str, Any]]:
+    """Put metrics-server behind its API; as it is no pod, a name from outside leads there."""
+    service = {"name": METRICS.name, "namespace": "default"}
+    group, version = "metrics.k8s.io", "v1beta1"
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": service,
+            "spec": {"type": "ExternalName", "externalName": places.gateway},
+        },
+        {
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {"name": f"{version}.{group}"},
+            "spec": {
+                "group": group,
+                "version": version,
+                "groupPriorityMinimum": 100,
+                "versionPriority": 100,
+                "insecureSkipTLSVerify": True,
+                "service": {**service, "port": METRICS_PORT},
+            },
+        },
+    ]
+
+
+def _binding(name: str, role: str, kind: str, subject: str) -> dict[str, Any]:
+    group = "rbac.authorization.k8s.io"
+    return {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": group, "kind": kind, "name": subject}],
+    }
 
 
 def kubeadm_configuration(places: Places, pki: Path) -> str:

@@ -123,4 +123,5 @@ _CHECKS: Final[Mapping[str, Callable[[Places], str]]] = {
     components.KUBELET.name: _kubelet,
     components.PROXY.name: _web(10256, "/healthz", node=True),
     components.COREDNS.name: _coredns,
+    components.METRICS.name: _port(components.METRICS_PORT),
 }

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -148,12 +148,14 @@ def _bring_up(places: Places) -> None:
         _log("control plane")
         _start(places, components.APISERVER)
         _await(places, components.APISERVER)
-        _bind_roles(places)
+        # A pod's logs could be asked for at once, and the kubelet remembers a refusal for 30 s.
+        _apply(places, components.bindings())
         _log("node")
         _start(places, *components.ALL)
         pushed.result()
     for part in components.ALL:
         _await(places, part)
+    _apply(places, components.metrics_api(places))
 
 
 def _start(places: Places, *parts: Component) -> None:
@@ -224,46 +226,16 @@ def _make_certificates(places: Places) -> None:
     draft.rename(folder)
 
 
-def _bind_roles(places: Places) -> None:
-    """Let `admin.conf` administrate, and the API server fetch logs from the kubelet.
-
-    A pod's logs could be asked for at once, and the kubelet remembers a refusal for 30 s: so these
-    are there before it starts.
-    """
-    kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
-    bindings = [
-        {
-            **kind,
-            "metadata": {"name": name},
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": "ClusterRole",
-                "name": role,
-            },
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", **subject}],
-        }
-        for name, role, subject in (
-            (
-                "kubeadm:cluster-admins",
-                "cluster-admin",
-                {"kind": "Group", "name": "kubeadm:cluster-admins"},
-            ),
-            (
-                "kubelet-api-admin",
-                "system:kubelet-api-admin",
-                {"kind": "User", "name": "kube-apiserver-kubelet-client"},
-            ),
-        )
-    ]
+def _apply(places: Places, manifests: Sequence[Mapping[str, Any]]) -> None:
     run(
-        "binding roles",
+        "introducing the parts to the API server",
         str(toolchain.path("kubectl")),
         f"--kubeconfig={places.kubeconfigs / 'super-admin.conf'}",
         "apply",
         "--server-side",
         "--validate=false",
         "--filename=-",
-        text=json.dumps({"apiVersion": "v1", "kind": "List", "items": bindings}),
+        text=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}),
     )
 
 

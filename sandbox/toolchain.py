@@ -52,6 +52,7 @@ KUBE: Final = Module(
         "kubeadm",
         "kubectl",
         "kubelet",
+        "metrics-server",  # here, since it is made of the same libraries
     ),
     flags=(
         f"-X {_VERSION}.gitVersion={KUBERNETES} -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=36"

@@ -37,9 +37,8 @@ MakeWheel = Callable[..., LockedWheel]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let uv know nothing from before and wait for nobody."""
+    """Let uv know nothing from before and try nothing twice."""
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
-    monkeypatch.setenv("UV_HTTP_TIMEOUT", "1")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
 
 
@@ -236,8 +235,9 @@ async def test_an_index_that_wants_credentials_is_told(
 
 @pytest.mark.parametrize("fault", [{"delay": 3}, {"status": 503}, {"status": 502}])
 async def test_an_index_that_is_slow_or_broken_is_tried_again(
-    make_wheel: MakeWheel, fault: Mapping[str, Any]
+    make_wheel: MakeWheel, fault: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("UV_HTTP_TIMEOUT", "1")
     async with index(make_wheel({}), **fault) as address:
         with pytest.raises(BuildError, match="does not answer") as caught:
             await lock("toy==1.0", indexes=(address,))

@@ -66,7 +66,7 @@ class ApiServer:
             try:
                 urllib.request.urlopen(request, context=trusting, timeout=2).close()
             except (OSError, urllib.error.URLError):
-                time.sleep(0.1)
+                time.sleep(0.1)  # it tells nobody when it is ready, so it is asked
             else:
                 return
         tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])

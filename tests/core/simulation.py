@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from modelops_operator.api.config import OperatorConfig
@@ -191,8 +192,8 @@ class Cluster:
             writes.append(lambda: self._create_image(plan.image))
         if plan.handover is not None:
             writes.append(lambda: self._hand_over(plan.handover))
-        writes += [lambda child=child: self.apply(child) for child in plan.apply]  # type: ignore[misc]
-        writes += [lambda ref=ref: self._delete(ref) for ref in plan.delete]  # type: ignore[misc]
+        writes += [partial(self.apply, child) for child in plan.apply]
+        writes += [partial(self._delete, ref) for ref in plan.delete]
         writes.append(lambda: self._write_status(plan))
         return writes
 

@@ -1,10 +1,10 @@
 """A real autoscaler, fed by metrics-server, takes over from the user and gives back."""
 
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ from modelops_training.data import records
 
 from demo.ground import Ground
 from demo.proxy import proxied
+from tests.apiserver import running_process
 from tests.e2e.objects import manifest
 from tests.e2e.waiting import eventually
 
@@ -45,7 +46,7 @@ def under_load(url: str) -> Iterator[None]:
 
 
 def test_an_autoscaler_takes_over_and_gives_back_without_a_dip(
-    platform: Ground, namespace: str
+    platform: Ground, namespace: str, tmp_path: Path
 ) -> None:
     def apply(**serving: Any) -> None:
         given = manifest(NAME, namespace, serving={"resources": RESOURCES, **serving})
@@ -60,8 +61,9 @@ def test_an_autoscaler_takes_over_and_gives_back_without_a_dip(
     platform.kubectl("-n", namespace, "wait", *ready)
     watch = [platform.kubectl_program, f"--kubeconfig={platform.kubeconfig}", f"-n={namespace}"]
     watch += ["get", "deployment", NAME, "--watch", "--output=jsonpath={.spec.replicas} "]
+    counts = tmp_path / "counts"
     with (
-        subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching,
+        running_process(counts, watch),
         proxied(platform, namespace, NAME) as url,
     ):
         apply(autoscaling=SCALING)
@@ -73,6 +75,4 @@ def test_an_autoscaler_takes_over_and_gives_back_without_a_dip(
         eventually(lambda: not live("hpa"), 30, "the autoscaler's end")
         eventually(lambda: live("modeldeployment")["status"].get("readyReplicas") == 3, 60)
         platform.kubectl("-n", namespace, "wait", *ready)
-        watching.terminate()
-        seen, _ = watching.communicate()
-    assert sorted(set(seen.split())) == ["2", "3"]
+    assert sorted(set(counts.read_text().split())) == ["2", "3"]

@@ -83,16 +83,14 @@ def outliers(
 def service(
     windows: Sequence[Window], objectives: Objectives, *, restarts: int, pending: int
 ) -> dict[str, Any]:
-    """Give the object `status.health.service` of windows, the oldest first.
-
-    Without requests there is no latency.
-    """
+    """Give the object `status.health.service` of windows; without requests there is no latency."""
     requests = sum(each.requests for each in windows)
     held = {"errorRate": format_decimal(objectives.error_rate)}
     if objectives.p99 is not None:
         held["p99"] = format_duration(objectives.p99)
+    start, end = min(each.start for each in windows), max(each.end for each in windows)
     figures: dict[str, Any] = {
-        "window": {"start": timestamp(windows[0].start), "end": timestamp(windows[-1].end)},
+        "window": {"start": timestamp(start), "end": timestamp(end)},
         "requests": requests,
         "objectives": held,
         "restarts": restarts,

@@ -417,7 +417,7 @@ def _outlier_level(
 
 def _agreed(figures: NDArray[np.float64] | Levels) -> NDArray[np.float64]:
     """Give what two of the last three groups reach, for each column; a lone group's own figure."""
-    if len(figures) == GROUPS:  # sorted by hand, in a fifth of the time
+    if len(figures) == GROUPS:  # by hand, as nearly always there are so many
         one, two, three = figures
         least, most = np.minimum(one, two), np.maximum(one, two)
         return np.asarray(np.maximum(least, np.minimum(most, three)))

@@ -125,6 +125,8 @@ class Bench:
     cluster: SimulatedCluster
     tracking_uri: str
     workspace: str
+    image: Mapping[str, Any]
+    """The ModelImage that all objects want."""
     release: Release
     python: Path
     programs: list[Program] = field(default_factory=list)
@@ -219,6 +221,10 @@ class Bench:
 
             await asyncio.gather(*(work() for _ in range(AT_ONCE)))
 
+    def build(self) -> None:
+        """Do the builder's part, unless it is done; an operator without objects undoes it."""
+        _build(self.cluster, self.image)
+
     def items(self, path: str) -> list[dict[str, Any]]:
         """List objects."""
         items: list[dict[str, Any]] = self.cluster.admin.get(path, timeout=120).json()["items"]
@@ -306,6 +312,7 @@ def operated(bench: Bench, user: str, size: int) -> tuple[Leg, Program]:
     base = program.memory()
     program.end()
     bench.create(namespace, size)
+    bench.build()
     before = bench.cluster.writes(user)
     with Watching(bench, MODEL_DEPLOYMENTS.path(namespace), is_ready) as watching:
         program, began = bench.start(user, namespace), time.monotonic()
@@ -488,8 +495,11 @@ def prepared() -> Iterator[Bench]:
         )
         workspace = stack.enter_context(running_workspace())
         _define(cluster)
-        release = _build(cluster, tracking_uri)
-        bench = Bench(cluster, tracking_uri, workspace, release, production_python())
+        image, model = _register(tracking_uri)
+        release = built_release(image, (model,), _build(cluster, image))
+        assert release is not None
+        python = production_python()
+        bench = Bench(cluster, tracking_uri, workspace, image, release, python)
         try:
             yield bench
         finally:
@@ -529,19 +539,26 @@ def _define(cluster: SimulatedCluster) -> None:
             time.sleep(0.1)
 
 
-def _build(cluster: SimulatedCluster, tracking_uri: str) -> Release:
-    """Register the model, and do the builder's part."""
+def _register(tracking_uri: str) -> tuple[dict[str, Any], ReleasedModel]:
+    """Register the model; give the ModelImage that it wants, and the model as it is released."""
     mlflow = MlflowClient(tracking_uri, tracking_uri)
     mlflow.create_registered_model(MODEL)
     made = mlflow.create_model_version(MODEL, "s3://models/census")
     mlflow.set_registered_model_alias(MODEL, "candidate", "1")
-    config = OperatorConfig.model_validate(base_config(tracking_uri))
     version = ModelVersion(
         name=MODEL, version="1", run_id=made.run_id or "", source=made.source or "", train_id=None
     )
-    image = wanted_image({Role.PREDICTOR: version}, rebuild=None, config=config)
-    cluster.admin.post(MODEL_IMAGES.path(SYSTEM), json=image).raise_for_status()
-    reference = f"{image['spec']['repository']}@{DIGEST}"
+    config = OperatorConfig.model_validate(base_config(tracking_uri))
+    model = ReleasedModel(
+        role=Role.PREDICTOR, name=MODEL, alias="candidate", version="1", run_id=version.run_id
+    )
+    return wanted_image({Role.PREDICTOR: version}, rebuild=None, config=config), model
+
+
+def _build(cluster: SimulatedCluster, image: Mapping[str, Any]) -> dict[str, Any]:
+    """Say that the image is built; give the ModelImage, as it is then."""
+    answer = cluster.admin.post(MODEL_IMAGES.path(SYSTEM), json=image)
+    assert answer.status_code in {201, 409}, answer.text
     condition = {
         "type": "Ready",
         "status": "True",
@@ -550,6 +567,7 @@ def _build(cluster: SimulatedCluster, tracking_uri: str) -> Release:
         "observedGeneration": 1,
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
+    reference = f"{image['spec']['repository']}@{DIGEST}"
     status = {
         "observedGeneration": 1,
         "conditions": [condition],
@@ -560,12 +578,8 @@ def _build(cluster: SimulatedCluster, tracking_uri: str) -> Release:
         content=json.dumps({"status": status}),
         headers=MERGE,
     )
-    model = ReleasedModel(
-        role=Role.PREDICTOR, name=MODEL, alias="candidate", version="1", run_id=version.run_id
-    )
-    release = built_release(image, (model,), answer.raise_for_status().json())
-    assert release is not None
-    return release
+    built: dict[str, Any] = answer.raise_for_status().json()
+    return built
 
 
 def measure(bench: Bench, size: int, *, peers: bool) -> tuple[dict[str, Leg], dict[str, float]]:

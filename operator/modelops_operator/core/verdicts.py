@@ -22,13 +22,13 @@ MEMORY = timedelta(minutes=75)
 """How long the last verdict stands after a restart of the operator, before anything is evaluated:
 evidence may be an hour old without being out of date."""
 
-WATCHED_BY: Mapping[ConditionType, AbstractSet[Role]] = {
-    ConditionType.DRIFT_DETECTED: {Role.DRIFT},
-    ConditionType.OUTLIERS_DETECTED: {Role.OUTLIER},
-    ConditionType.MONITORING_HEALTHY: {Role.DRIFT, Role.OUTLIER},
+WATCHED_BY: Mapping[ConditionType, Role] = {
+    ConditionType.DRIFT_DETECTED: Role.DRIFT,
+    ConditionType.OUTLIERS_DETECTED: Role.OUTLIER,
 }
-"""The verdicts on the traffic, and the detectors that each of them needs at least one of."""
-TYPES = (*WATCHED_BY, ConditionType.SERVICE_HEALTHY)
+"""The verdicts on the traffic, and the detector that each of them needs: pods report their requests
+without any."""
+TYPES = (*WATCHED_BY, ConditionType.MONITORING_HEALTHY, ConditionType.SERVICE_HEALTHY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +63,11 @@ def _complete(
 
 
 def _verdict(type_: ConditionType, found: Condition | None, roles: AbstractSet[Role]) -> Condition:
-    # Without any detector, pods still report their requests, and may be healthy in that.
-    telling = found is not None and type_ is ConditionType.MONITORING_HEALTHY
-    watchers = WATCHED_BY.get(type_, roles)
-    if not telling and watchers and not roles & watchers:
-        names = " or ".join(f"spec.models.{role}" for role in Role if role in watchers)
-        return Condition(type_, "Unknown", Reason.NO_DETECTOR, f"no detector is given in {names}")
-    if found is None or (found.reason == Reason.NO_DETECTOR and roles & watchers):
+    watcher = WATCHED_BY.get(type_)
+    if watcher is not None and watcher not in roles:
+        message = f"no detector is given in spec.models.{watcher}"
+        return Condition(type_, "Unknown", Reason.NO_DETECTOR, message)
+    if found is None or found.reason == Reason.NO_DETECTOR:
         message = "no window has been evaluated yet"
         return Condition(type_, "Unknown", Reason.AWAITING_TELEMETRY, message)
     return found

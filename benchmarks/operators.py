@@ -69,6 +69,8 @@ STARTED: Final = 8.0
 LOOKED_THROUGH: Final = 20.0
 """Seconds after a start in which every object has been looked at again."""
 PATIENCE: Final = 1800.0
+JUDGED: Final = 75.0
+"""Seconds in which the first verdict on every object is there: one tick of the monitoring."""
 IDLE: Final = 60.0
 EDITS: Final = 50
 REACTIONS: Final = 100
@@ -333,7 +335,8 @@ def settle(bench: Bench, user: str) -> None:
 
 
 def idle(bench: Bench, program: Program) -> dict[str, float]:
-    """Do nothing for a while."""
+    """Do nothing for a while, when all that there is to say has been said."""
+    time.sleep(JUDGED)
     writes, cpu = bench.cluster.writes("ours").total(), program.cpu()
     time.sleep(IDLE)
     return {

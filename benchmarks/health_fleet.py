@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 from aiohttp import web
 from modelops_operator.adapters.log_analytics import LogAnalytics
-from modelops_operator.adapters.telemetry import Key, Target
+from modelops_operator.adapters.telemetry import Key, Reading, Target
 from modelops_operator.api.conditions import merge_conditions
 from modelops_operator.api.config import LogAnalyticsConfig
 from modelops_operator.api.facts import Role
@@ -171,7 +171,7 @@ async def _tick(fleet: Fleet, news: Mapping[Key, str], memory: float) -> Figures
             start, elsewhere = time.process_time(), workspace.seconds
             readings = await source.collect(targets, moment)
             for key in news:
-                fleet.judge(key, readings[key].lines, moment)
+                fleet.judge(key, readings.get(key, Reading()).lines, moment)
             writes.append(sum(fleet.write(key, moment) for key in news))
             took.append(time.process_time() - start - (workspace.seconds - elsewhere))
             if moment is now and sum(len(each.lines) for each in readings.values()) != len(news):

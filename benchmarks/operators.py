@@ -407,8 +407,6 @@ class Watching:
     def __init__(
         self, bench: Bench, path: str, wanted: Callable[[Mapping[str, Any]], bool]
     ) -> None:
-        version = bench.cluster.admin.get(path, params={"limit": 1}).json()["metadata"]
-        self._query = {"watch": "1", "resourceVersion": version["resourceVersion"]}
         self._client, self._path = bench.cluster.client("watching"), path
         self._wanted = wanted
         self.seen: dict[str, float] = {}
@@ -425,17 +423,26 @@ class Watching:
         self._ended = True
 
     def _run(self) -> None:
-        with (
-            contextlib.suppress(httpx.HTTPError),
-            self._client.stream("GET", self._path, params=self._query, timeout=None) as answer,
-        ):
+        while not self._ended:  # API servers end watches when they like to
+            with contextlib.suppress(httpx.HTTPError):
+                self._watch()
+
+    def _watch(self) -> None:
+        found = self._client.get(self._path, timeout=120).json()
+        for live in found["items"]:
+            self._look(live)
+        query = {"watch": "1", "resourceVersion": found["metadata"]["resourceVersion"]}
+        with self._client.stream("GET", self._path, params=query, timeout=None) as answer:
             self._began.set()
             for line in answer.iter_lines():
-                if self._ended:
+                event = json.loads(line)
+                if self._ended or event["type"] == "ERROR":
                     return
-                live = json.loads(line)["object"]
-                if self._wanted(live):
-                    self.seen.setdefault(live["metadata"]["name"], time.monotonic())
+                self._look(event["object"])
+
+    def _look(self, live: Mapping[str, Any]) -> None:
+        if self._wanted(live):
+            self.seen.setdefault(live["metadata"]["name"], time.monotonic())
 
     def wait_for(self, names: Sequence[str]) -> float:
         """Wait until these objects were seen so, and tell when the last one was."""

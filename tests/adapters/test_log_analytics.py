@@ -78,7 +78,7 @@ class Reader:
 
     async def collect(self, later: timedelta = timedelta(0)) -> Reading:
         self.now += later
-        return (await self.readings())[KEY]
+        return (await self.readings()).get(KEY, Reading())
 
     async def readings(self) -> Mapping[Key, Reading]:
         return await self.source.collect(self.targets, self.now)
@@ -152,7 +152,9 @@ def test_it_asks_once_for_the_whole_fleet_and_not_before_its_interval() -> None:
             row(text(line), namespace=line.model[:2], pod=line.pod) for line in lines
         )
         readings = await reader.readings()
-        assert [reading.lines for reading in readings.values()] == [(line,) for line in lines]
+        assert {key: reading.lines for key, reading in readings.items()} == {
+            target.key: (line,) for target, line in zip(reader.targets, lines, strict=True)
+        }
         reader.now += timedelta(seconds=59)
         await reader.readings()
         assert len(reader.workspace.asked) == 1

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from modelops_operator.api.conditions import Condition, ConditionType
 from modelops_operator.api.facts import Failure, Role
 from modelops_operator.api.reasons import Reason
 from modelops_operator.api.resources import DeploymentHealth, DriftThresholds, Monitoring
-from modelops_operator.core.health.evaluate import REVIEW, evaluate, renewed
+from modelops_operator.core.health.evaluate import evaluate, renewed
 from modelops_operator.core.health.evidence import duration, latency_quantile, seconds
+from modelops_operator.core.health.service import Pending, Restart
 from modelops_operator.core.health.watch import OfOthers, OutlierReference, Reporter, reporters
 from modelops_operator.core.health.windows import History
 from modelops_operator.core.state import Health
@@ -511,9 +514,14 @@ def test_a_verdict_stands_until_something_happens() -> None:
     # The same pods, told anew.
     assert renewed(first, history, watch(drift=PROFILE), after(2) + second) is first
 
-    reviewed = renewed(first, history, watched, after(2) + REVIEW)
-    assert reviewed.at == after(2) + REVIEW
-    assert reviewed.health is first.health  # nothing else but its moment would be new
+    # Then the first window melts, which changes nothing but might.
+    assert renewed(first, history, watched, first.until - second) is first
+    reviewed = renewed(first, history, watched, first.until)
+    assert reviewed.at == first.until
+    assert reviewed.health is first.health
+    assert reviewed.until > first.until
+    # The clock was set back: who knows what time it is.
+    assert renewed(reviewed, history, watched, after(2)).at == after(2)
 
     failed = renewed(first, history, watch(drift=PROFILE, failure=FAILED), after(2) + second)
     assert failed is not first
@@ -521,6 +529,62 @@ def test_a_verdict_stands_until_something_happens() -> None:
     assert renewed(first, history, watch(reporters=(later,)), after(2) + second) is not first
     other = History("another", settle=SETTLE)
     assert renewed(first, other, watched, after(2) + second).revision == "another"
+
+
+@given(
+    pods=st.lists(st.sets(st.integers(0, 8)), min_size=1, max_size=3),
+    since=st.lists(st.integers(-600, 2700), min_size=3, max_size=3),
+    restarted=st.lists(st.integers(-600, 2700), max_size=2),
+    pending=st.lists(st.integers(-600, 2700), max_size=2),
+    strange=st.sampled_from([None, "skewed", "damaged"]),
+    later=st.floats(0, 1, exclude_max=True),
+)
+@settings(max_examples=60, deadline=None)
+def test_nothing_else_is_said_while_a_verdict_stands(
+    *,
+    pods: list[set[int]],
+    since: list[int],
+    restarted: list[int],
+    pending: list[int],
+    strange: str | None,
+    later: float,
+) -> None:
+    def at(seconds: int) -> datetime:
+        return START + timedelta(seconds=seconds)
+
+    history, now = History(REVISION, settle=SETTLE), after(9)
+    history.add([LINES[number][window] for number, told in enumerate(pods) for window in told], now)
+    if strange is not None:
+        setattr(history, strange, now)
+    watched = watch(
+        drift=PROFILE,
+        reporters=tuple(
+            Reporter(pod=f"pod-{number}", since=at(since[number])) for number in range(len(pods))
+        ),
+        restarts=tuple(
+            Restart(pod="pod-0", reason="Error", exit_code=1, at=at(each), count=1)
+            for each in restarted
+        ),
+        pending=tuple(Pending(pod="pod-9", since=at(each), cause="") for each in pending),
+    )
+    known = renewed(None, history, watched, now)
+    for _ in range(4):
+        end = min(known.until, known.at + timedelta(days=2))
+        moment = known.at + later * (end - known.at)
+        history.add([], moment)
+        assert timeless(evaluate(history, watched, moment)) == timeless(known.health)
+        history.add([], end)
+        known = renewed(known, history, watched, end)
+
+
+LINES = [
+    [traffic(window, rows=500, pod=f"pod-{number}") for window in range(9)] for number in range(3)
+]
+
+
+def timeless(health: Health) -> Any:
+    evidence = {name: each for name, each in health.evidence.items() if name != "evaluatedAt"}
+    return health.conditions, evidence
 
 
 def test_a_verdict_moves_when_a_line_comes_and_when_its_window_settles() -> None:

@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from azure.core.exceptions import AzureError
 from azure.core.rest import AsyncHttpResponse
@@ -64,6 +64,9 @@ _UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
 """What the client raises for an answer that is not what it expects."""
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
+_PodName = tuple[str, str]
+"""Namespace and name."""
+
 
 @asynccontextmanager
 async def connected(place: LogAnalyticsConfig) -> AsyncIterator[LogsQueryClient]:
@@ -102,7 +105,27 @@ class _Pod:
 
     key: Key
     origin: Origin
-    seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """A target, and what its pods tell."""
+
+    target: Target
+    pods: Mapping[_PodName, _Pod]
+    started: datetime | None
+    """When the first of the serving containers was started; None while there is none."""
+
+    @classmethod
+    def of(cls, target: Target) -> Self:
+        """Look at the pods of a target."""
+        pods, started = {}, []
+        for pod in target.pods:
+            origin = Origin.of(target, pod)
+            pods[target.namespace, origin.pod] = _Pod(target.key, origin)
+            moment = _started(pod)
+            started += [] if moment is None else [moment]
+        return cls(target, pods, min(started, default=None))
 
 
 class _QueryError(Exception):
@@ -129,8 +152,13 @@ class LogAnalytics:
         """Hash and arrival of what was met and may be met again."""
         self._held: dict[Key, list[Line]] = {}
         """Lines of windows that are not known to be whole, while there are full pages."""
-        self._pods: dict[tuple[str, str], _Pod] = {}
-        """By namespace and name."""
+        self._targets: Sequence[Target] = ()
+        self._met: dict[Key, _Met] = {}
+        """What we read for."""
+        self._pods: dict[_PodName, _Pod] = {}
+        """Theirs, and those that have left and whose lines may still come."""
+        self._left: dict[_PodName, datetime] = {}
+        """When we saw that they had."""
         self._heard: dict[Key, datetime] = {}
         self._next = _BEGINNING
         self._failed = 0
@@ -153,27 +181,39 @@ class LogAnalytics:
     async def collect(self, targets: Sequence[Target], now: datetime) -> Mapping[Key, Reading]:
         """Read what is new for every target. Never raises: a failure is part of a reading."""
         self._meet(targets, now)
-        hauls = {target.key: Haul() for target in targets}
+        hauls: dict[Key, Haul] = {}
         if targets and now >= self._next:
-            await self._attempt(hauls, targets, now)
+            await self._attempt(hauls, now)
         lines = self._whole(hauls)
-        silent = {target.key for target in targets if self._silent(target, now)}
+        failures = self._failures(now)
         return {
             key: Reading(
-                lines=lines[key],
-                failure=self._failure or (self._absent.get(key[0]) if key in silent else None),
-                damaged=haul.damaged,
-                foreign=haul.foreign,
+                lines=lines.get(key, ()),
+                failure=failures.get(key),
+                damaged=hauls[key].damaged if key in hauls else 0,
+                foreign=hauls[key].foreign if key in hauls else 0,
             )
-            for key, haul in hauls.items()
+            for key in hauls.keys() | lines.keys() | failures.keys()
         }
+
+    def _failures(self, now: datetime) -> Mapping[Key, Failure]:
+        """Tell why nothing is known of some, or of all."""
+        if self._failure is not None:
+            return dict.fromkeys(self._met, self._failure)
+        if not self._absent:
+            return {}
+        silent = (key for key, met in self._met.items() if self._silent(met, now))
+        return {key: self._absent[key[0]] for key in silent if key[0] in self._absent}
 
     def _whole(self, hauls: Mapping[Key, Haul]) -> Mapping[Key, tuple[Line, ...]]:
         """Give the lines to hand over, and hold back those whose windows a page may have cut.
 
         A reader has closed the windows of the past long ago, and takes their lines together only.
         """
-        found = {key: [*self._held.get(key, ()), *haul.lines] for key, haul in hauls.items()}
+        found = {
+            key: [*self._held.get(key, ()), *(hauls[key].lines if key in hauls else ())]
+            for key in (hauls.keys() | self._held.keys()) & self._met.keys()
+        }
         whole = datetime.max.replace(tzinfo=UTC)
         if self._behind is not None and sum(map(len, found.values())) <= MOST_HELD:
             whole = self._behind - self._place.lag
@@ -189,33 +229,41 @@ class LogAnalytics:
     async def close(self) -> None:
         """Nothing is held. The client is the caller's."""
 
-    def _meet(self, targets: Iterable[Target], now: datetime) -> None:
-        """Learn which pods there are; those that went are known as long as their lines may come."""
-        for target in targets:
-            for pod in target.pods:
-                origin = Origin.of(target, pod)
-                place = (target.namespace, origin.pod)
-                self._pods[place] = _Pod(target.key, origin, now)
+    def _meet(self, targets: Sequence[Target], now: datetime) -> None:
+        """Learn which pods there are; those that left are known as long as their lines may come."""
+        if targets is not self._targets:
+            self._targets = targets
+            before, self._met = self._met, {}
+            for target in targets:
+                known = before.get(target.key)
+                if known is None or known.target is not target:
+                    known = _Met.of(target)
+                    self._pods |= known.pods
+                self._met[target.key] = known
+            present = {place for met in self._met.values() for place in met.pods}
+            self._left |= dict.fromkeys(self._pods.keys() - present - self._left.keys(), now)
+            for place in self._left.keys() & present:
+                del self._left[place]
         oldest = now - self._place.lookback
-        self._pods = {place: pod for place, pod in self._pods.items() if pod.seen > oldest}
-        self._heard = {key: heard for key, heard in self._heard.items() if heard > oldest}
+        for place in [place for place, left in self._left.items() if left <= oldest]:
+            del self._left[place], self._pods[place]
 
-    def _silent(self, target: Target, now: datetime) -> bool:
+    def _silent(self, met: "_Met", now: datetime) -> bool:
         """Whether its pods should have been heard by now."""
-        patience = 2 * target.window + self._place.lag + self._place.interval
+        patience = 2 * met.target.window + self._place.lag + self._place.interval
         oldest = now - patience
-        if self._heard.get(target.key, _BEGINNING) > oldest:
+        if self._heard.get(met.target.key, _BEGINNING) > oldest:
             return False
-        started = (_started(pod) for pod in target.pods)
-        return any(moment is not None and moment <= oldest for moment in started)
+        return met.started is not None and met.started <= oldest
 
-    async def _attempt(
-        self, hauls: Mapping[Key, Haul], targets: Sequence[Target], now: datetime
-    ) -> None:
+    async def _attempt(self, hauls: dict[Key, Haul], now: datetime) -> None:
         """Ask, and settle when to ask again."""
+        oldest = now - self._place.lookback
+        self._heard = {key: heard for key, heard in self._heard.items() if heard > oldest}
         try:
             await self._catch_up(hauls, now)
-            await self._explain([one for one in targets if self._silent(one, now)], now)
+            silent = [met.target for met in self._met.values() if self._silent(met, now)]
+            await self._explain(silent, now)
         except _QueryError as error:
             self._failure = error.failure
             backoff = min(self._place.interval * 2 ** min(self._failed, 10), LONGEST_PAUSE)
@@ -225,14 +273,14 @@ class LogAnalytics:
             self._failure, self._failed = None, 0
             self._next = now if self._behind else now + self._place.interval
 
-    async def _catch_up(self, hauls: Mapping[Key, Haul], now: datetime) -> None:
+    async def _catch_up(self, hauls: dict[Key, Haul], now: datetime) -> None:
         """Read page after page, up to the newest line or the most pages.
 
         Raises _QueryError; what came before it is kept.
         """
         for _ in range(PAGES):
             since = self._since(now)
-            namespaces = {key[0] for key in hauls}
+            namespaces = {key[0] for key in self._met}
             query = kql.telemetry(
                 namespaces,
                 cluster=self._cluster,
@@ -266,15 +314,14 @@ class LogAnalytics:
         start = self._behind or max(self._newest, oldest) - self._place.overlap
         return max(start, oldest)
 
-    def _take(self, row: "_Row", hauls: Mapping[Key, Haul], now: datetime) -> datetime:
+    def _take(self, row: "_Row", hauls: dict[Key, Haul], now: datetime) -> datetime:
         """Keep a row's line, unless it was met before or nobody of ours wrote it."""
         pod = self._pods.get((row.namespace, row.pod))
-        haul = hauls.get(pod.key) if pod is not None else None
         mark = hash((row.namespace, row.pod, row.line))
-        if pod is None or haul is None or mark in self._seen:
+        if pod is None or pod.key not in self._met or mark in self._seen:
             return row.ingested
         self._seen[mark] = row.ingested
-        if haul.take(row.line, pod.origin) is not None:
+        if hauls.setdefault(pod.key, Haul()).take(row.line, pod.origin) is not None:
             self._heard[pod.key] = now
         return row.ingested
 

@@ -4,7 +4,8 @@ A source is asked for the whole fleet at once, at every `config.monitoring.inter
 over what is new. It keeps no windows and judges nothing: that is `core.health`. The loop is
 
     readings = await source.collect(targets, now)
-    for key, reading in readings.items():
+    for key in keys:
+        reading = readings.get(key, Reading())
         store.add(key, reading.lines, now, damaged=reading.damaged)  # core.health.windows
         history = store.history(key, running_revision)
         standing = renewed(standing, history, watch, now)            # core.health.evaluate
@@ -64,6 +65,11 @@ class Reading:
     foreign: int = 0
     """Lines that speak for another model or revision than their pod's."""
 
+    @property
+    def news(self) -> bool:
+        """Whether any line came."""
+        return bool(self.lines or self.damaged or self.foreign)
+
 
 class TelemetrySource(Protocol):
     """A place that the pods' telemetry can be read from."""
@@ -77,7 +83,11 @@ class TelemetrySource(Protocol):
         """How long after the end of a window its lines may still be on their way."""
 
     async def collect(self, targets: Sequence[Target], now: datetime) -> Mapping[Key, Reading]:
-        """Read what is new for every target. Never raises: a failure is part of a reading."""
+        """Read what is new for every target; one without a reading has nothing to tell.
+
+        While nothing is other than before, it is given the very same targets. Never raises: a
+        failure is part of a reading.
+        """
 
     async def close(self) -> None:
         """Give back what is held. The client is the caller's."""

@@ -48,6 +48,8 @@ class Cache:
         self._pods: dict[Key, set[Key]] = {}
         self._gone: dict[tuple[str, Key], int] = {}
         """Version at which an object went, until a whole sweep has passed."""
+        self.changes = 0
+        """Objects that were kept or dropped so far: while it is the same, so is the cache."""
 
     def put(self, live: Manifest) -> bool:
         """Keep an object, without what nobody reads; False if that is as it was known."""
@@ -55,6 +57,7 @@ class Cache:
         if version_of(live) <= max(self._gone.get((kind, key), 0), self.version(kind, key)):
             return False
         known, objects[key] = objects.get(key), _Kept(live)
+        self.changes += 1
         if known is not None and kind not in OPEN and _same(known.live, objects[key].live):
             return False
         owner = owner_of(live)
@@ -72,6 +75,7 @@ class Cache:
         if known is None:
             return False
         del self._objects[kind][key]
+        self.changes += 1
         owner = owner_of(known)
         if kind == "Pod" and owner is not None:
             self._pods[owner].discard(key)
@@ -105,6 +109,10 @@ class Cache:
     def pods_of(self, deployment: Key) -> Sequence[Manifest]:
         """Give the pods of a ModelDeployment by name, as they are known at any moment."""
         return _Pods(self._kept("Pod"), self._pods, deployment)
+
+    def pod_versions(self, deployment: Key) -> tuple[int, ...]:
+        """Give the versions of its pods, which are cheaper than the pods."""
+        return tuple(self.version("Pod", pod) for pod in sorted(self._pods.get(deployment, ())))
 
     def prune(self, kind: str, present: Collection[Key], listed_after: int) -> list[Manifest]:
         """Forget what a list did not show, but for what is newer than the list."""

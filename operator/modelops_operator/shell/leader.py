@@ -90,6 +90,8 @@ class Leader:
         self._identity = identity
         self._renewed = float("-inf")
         self._gained = asyncio.Event()
+        self._held: Mapping[str, Any] | None = None
+        """The Lease as we wrote it last."""
         self._seen: tuple[str, float] = ("", float("-inf"))
         """The Lease's version, and when we saw it first."""
 
@@ -141,15 +143,31 @@ class Leader:
         return False
 
     async def _take(self) -> bool:
+        return await self._renew() or await self._claim_free()
+
+    async def _renew(self) -> bool:
+        """Write the Lease that we hold again without reading it; False where it is not ours."""
+        held, self._held = self._held, None
+        if held is None:
+            return False
+        try:
+            self._held = await self._cluster.replace(LEASES, self._claim(held))
+        except ApiError as error:
+            if error.status not in {404, 409}:
+                raise
+            return False
+        return True
+
+    async def _claim_free(self) -> bool:
         live = await self._cluster.get(LEASES, self._namespace, self._lease)
         if live is None:
-            await self._cluster.create(LEASES, self._namespace, self._claim({}))
+            self._held = await self._cluster.create(LEASES, self._namespace, self._claim({}))
             return True
         if not self._available(live):
             # Should it have been ours, somebody took it away by force.
             self._renewed = float("-inf")
             return False
-        await self._cluster.replace(LEASES, self._claim(live))
+        self._held = await self._cluster.replace(LEASES, self._claim(live))
         return True
 
     def _available(self, live: Mapping[str, Any]) -> bool:

@@ -10,9 +10,9 @@ DriftDetected and OutliersDetected are True at severity Alert only. A warning sh
 reason, with status False.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from modelops_runtime.profile import Profile
@@ -45,13 +45,12 @@ PATIENCE_WINDOWS: Final = 3
 PATIENCE: Final = timedelta(minutes=1)
 """Three windows, and at least this long: then a pod that reports nothing is silent, and a model
 that nobody asks has no traffic."""
-REVIEW: Final = timedelta(minutes=1)
-"""How long a verdict stands while nothing happens: then somebody may be silent, or idle."""
 DETECTORS: Final = frozenset({Role.DRIFT, Role.OUTLIER})
 TOLD: Final = 0.01
 """Share of the requests turned away, or of the time held back, from which that is told."""
 _NAMED = 3
 """Features and pods that a message names."""
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 Said = tuple[Reason | str, str]
@@ -110,20 +109,26 @@ class Scene:
 Check = Callable[[Scene], Said | None]
 
 
-def evaluate(
-    history: History, watch: Watch, now: datetime, lasting: Lasting | None = None
-) -> Health:
-    """Judge what the pods of one revision told; `lasting` where it is known already."""
+def evaluate(history: History, watch: Watch, now: datetime) -> Health:
+    """Judge what the pods of one revision told."""
+    return _judged_in(_scene(history, watch, now))
+
+
+def _scene(history: History, watch: Watch, now: datetime, lasting: Lasting | None = None) -> Scene:
+    """Look at everything; `lasting` where it is known already."""
     groups = history.groups(now)
-    span = groups.span
-    scene = Scene(
+    return Scene(
         history=history,
         watch=watch,
         now=now,
         groups=groups,
-        span=span,
+        span=groups.span,
         lasting=_lasting(history, watch) if lasting is None else lasting,
     )
+
+
+def _judged_in(scene: Scene) -> Health:
+    watch, now, span = scene.watch, scene.now, scene.span
     figures: dict[str, Any] = {}
     if span is not None:
         figures = {
@@ -151,8 +156,14 @@ class Standing:
     watch: Watch
     revision: str
     at: datetime
+    until: datetime
+    """When another one may follow, though nothing happens."""
     lasting: Lasting
     """What the last day shows; it changes every eight hours."""
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it stands as long as nothing happens; not when the clock was set back."""
+        return self.at <= now < self.until
 
 
 def renewed(known: Standing | None, history: History, watch: Watch, now: datetime) -> Standing:
@@ -161,16 +172,40 @@ def renewed(known: Standing | None, history: History, watch: Watch, now: datetim
     What says the same but for its moment is the former verdict itself.
     """
     if known is None or history.revision != known.revision:
-        lasting = _lasting(history, watch)
-        health = evaluate(history, watch, now, lasting)
-    elif now - known.at < REVIEW and watch == known.watch and not history.moved(known.at, now):
+        known, lasting = None, None
+    elif known.holds(now) and watch == known.watch and not history.moved(known.at):
         return known
+    elif history.day_moved(known.at) or _held(watch) != _held(known.watch):
+        lasting = None
     else:
-        other_day = history.day_moved(known.at) or _held(watch) != _held(known.watch)
-        lasting = _lasting(history, watch) if other_day else known.lasting
-        health = evaluate(history, watch, now, lasting)
-        health = known.health if _timeless(health) == _timeless(known.health) else health
-    return Standing(health=health, watch=watch, revision=history.revision, at=now, lasting=lasting)
+        lasting = known.lasting
+    scene = _scene(history, watch, now, lasting)
+    health = _judged_in(scene)
+    if known is not None and _timeless(health) == _timeless(known.health):
+        health = known.health
+    return Standing(
+        health=health,
+        watch=watch,
+        revision=history.revision,
+        at=now,
+        until=min((each for each in _moments(scene) if each > now), default=_NEVER),
+        lasting=scene.lasting,
+    )
+
+
+def _moments(scene: Scene) -> Iterator[datetime]:
+    """Give when a verdict may change though nothing happens: mostly as something is long ago."""
+    history, heard = scene.history, scene.history.heard()
+    yield from history.moments()
+    for reporter in scene.watch.reporters:
+        yield max(reporter.since, heard.get(reporter.pod, reporter.since)) + scene.patience
+    for moment in (history.traffic, history.skewed, history.damaged):
+        if moment is not None:
+            yield moment + scene.patience
+    for restart in scene.watch.restarts:
+        yield restart.at + service.RECENT
+    for pod in scene.watch.pending:
+        yield pod.since + service.PENDING_LONG
 
 
 def _lasting(history: History, watch: Watch) -> Lasting:
@@ -380,7 +415,7 @@ def _outlier_condition(
 def _service(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
     windows = scene.history.recent(scene.now)
     lately = [
-        restart for restart in scene.watch.restarts if scene.now - restart.at <= service.RECENT
+        restart for restart in scene.watch.restarts if scene.now - restart.at < service.RECENT
     ]
     waiting = [pod for pod in scene.watch.pending if scene.now - pod.since >= service.PENDING_LONG]
     figures: Mapping[str, Any] = {}

@@ -261,8 +261,7 @@ class History:
         day = self._day.sums(self._melted_until)
         for key in sorted(self._slots):
             end, start = key
-            awaited = end + self.settle + max(_LATE_WINDOWS * (end - start), _LATE) > now
-            if awaited and len(self._slots) <= MOST_WINDOWS:
+            if self._awaited(start, end) > now and len(self._slots) <= MOST_WINDOWS:
                 break
             window = replace(self._slots.pop(key).window, latency=_NO_LATENCY)
             self._melted = self._melted.grown(window)
@@ -276,11 +275,28 @@ class History:
             self._day_changed = now
         self._heard = {pod: end for pod, end in self._heard.items() if end > now - LONGEST}
 
-    def moved(self, since: datetime, now: datetime) -> bool:
-        """Whether a line came since then, or a window has settled."""
-        return self._changed > since or any(
-            since < end + self.settle <= now for end, _ in self._slots
-        )
+    def moved(self, since: datetime) -> bool:
+        """Whether a line came since then."""
+        return self._changed > since
+
+    def moments(self) -> Iterator[datetime]:
+        """Give when something else may follow from the lines that came, though none comes any more.
+
+        That is when a window settles, when it melts, and when it is too old to tell anything.
+        """
+        for end, start in self._slots:
+            yield end + self.settle
+            yield self._awaited(start, end)
+            yield end + LONGEST
+        melted = self._melted.closed
+        for window in melted if self._melted.open is None else (*melted, self._melted.open):
+            yield window.end + LONGEST
+        for end in self._heard.values():
+            yield end + LONGEST
+
+    def _awaited(self, start: datetime, end: datetime) -> datetime:
+        """Until when lines of a window are waited for."""
+        return end + self.settle + max(_LATE_WINDOWS * (end - start), _LATE)
 
     def day_moved(self, since: datetime) -> bool:
         """Whether `day` gives something else since then."""

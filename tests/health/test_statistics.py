@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from modelops_operator.core.health.statistics import (
+    Table,
     benjamini_hochberg,
     g_test,
     more_often,
@@ -41,8 +42,8 @@ def histograms(highest: int = 100_000) -> st.SearchStrategy[tuple[Histogram, His
     )
 
 
-def one(reference: Sequence[int], live: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([reference], dtype=np.int64), np.array([live], dtype=np.int64)
+def one(reference: Sequence[int], live: Sequence[int]) -> Table:
+    return Table.of(np.array([reference], dtype=np.int64), np.array([live], dtype=np.int64))
 
 
 def brute_psi(reference: Histogram, live: Histogram) -> float:
@@ -61,7 +62,7 @@ def brute_psi(reference: Histogram, live: Histogram) -> float:
 @patient
 @given(histograms())
 def test_psi_is_its_formula(pair: tuple[Histogram, Histogram]) -> None:
-    assert psi(*one(*pair))[0] == pytest.approx(brute_psi(*pair), rel=1e-9, abs=1e-12)
+    assert psi(one(*pair))[0] == pytest.approx(brute_psi(*pair), rel=1e-9, abs=1e-12)
 
 
 @patient
@@ -71,8 +72,8 @@ def test_bins_empty_on_both_sides_change_nothing(
 ) -> None:
     reference, live = pair
     padded = one([*reference, *[0] * padding], [*live, *[0] * padding])
-    assert psi(*padded)[0] == pytest.approx(psi(*one(reference, live))[0])
-    assert g_test(*padded)[0] == pytest.approx(g_test(*one(reference, live))[0])
+    assert psi(padded)[0] == pytest.approx(psi(one(reference, live))[0])
+    assert g_test(padded)[0] == pytest.approx(g_test(one(reference, live))[0])
 
 
 @patient
@@ -84,19 +85,19 @@ def test_the_order_of_bins_does_not_matter(
     shuffled = list(bins)
     random.shuffle(shuffled)
     reference, live = zip(*shuffled, strict=True)
-    assert psi(*one(reference, live))[0] == pytest.approx(psi(*one(*pair))[0], abs=1e-12)
+    assert psi(one(reference, live))[0] == pytest.approx(psi(one(*pair))[0], abs=1e-12)
 
 
 def test_psi_without_rows_is_nothing() -> None:
-    assert psi(*one([0, 0], [5, 5]))[0] == 0
-    assert psi(*one([5, 5], [0, 0]))[0] == 0
-    assert psi(*one([0], [0]))[0] == 0
+    assert psi(one([0, 0], [5, 5]))[0] == 0
+    assert psi(one([5, 5], [0, 0]))[0] == 0
+    assert psi(one([0], [0]))[0] == 0
 
 
 def test_psi_grows_with_the_shift() -> None:
     reference = [1000] * 10
     values = [
-        psi(*one(reference, [1000 - step] * 5 + [1000 + step] * 5))[0]
+        psi(one(reference, [1000 - step] * 5 + [1000 + step] * 5))[0]
         for step in range(100, 1000, 100)
     ]
     assert all(smaller < larger for smaller, larger in pairwise(values))
@@ -113,7 +114,7 @@ def test_psi_grows_as_rows_move_into_one_bin(reference: Histogram, which: int) -
         np.rint(10 * ((1 - share) * np.array(reference) + share * target)).astype(int)
         for share in shares
     ]
-    values = [psi(*one(reference, list(live)))[0] for live in moved]
+    values = [psi(one(reference, list(live)))[0] for live in moved]
     assert all(smaller <= larger for smaller, larger in pairwise(values))
 
 
@@ -122,8 +123,8 @@ def test_psi_is_about_nothing_without_drift() -> None:
     random = np.random.default_rng(20)
     reference = random.multinomial(100_000, [1 / 22] * 22, size=2000)
     live = random.multinomial(1000, [1 / 22] * 22, size=2000)
-    assert np.median(psi(reference, live)) < 0.0015
-    assert np.quantile(psi(reference, live), 0.999) < 0.03
+    assert np.median(psi(Table.of(reference, live))) < 0.0015
+    assert np.quantile(psi(Table.of(reference, live)), 0.999) < 0.03
 
 
 @pytest.mark.parametrize("shift", [0.2, 0.5, 1.0])
@@ -131,7 +132,7 @@ def test_psi_of_a_shifted_normal_is_its_square(shift: float) -> None:
     """The symmetric Kullback-Leibler divergence of two normals d apart is d squared."""
     edges = stats.norm.ppf(np.linspace(0, 1, 21))
     p, q = np.diff(stats.norm.cdf(edges)), np.diff(stats.norm.cdf(edges, loc=shift))
-    found = psi(*one(np.rint(p * 10**7).astype(int), np.rint(q * 10**7).astype(int)))[0]
+    found = psi(one(np.rint(p * 10**7).astype(int), np.rint(q * 10**7).astype(int)))[0]
     assert found == pytest.approx(shift**2, rel=0.1)
     assert found <= shift**2
 
@@ -146,12 +147,12 @@ def test_g_is_scipys(pair: tuple[Histogram, Histogram]) -> None:
     expected = stats.chi2_contingency(
         [reference, live], correction=False, lambda_="log-likelihood"
     ).pvalue
-    assert g_test(*one(*pair))[0] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert g_test(one(*pair))[0] == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 @pytest.mark.parametrize(("reference", "live"), [([0, 0], [3, 4]), ([3, 4], [0, 0]), ([9], [5])])
 def test_g_without_anything_to_compare_is_one(reference: Histogram, live: Histogram) -> None:
-    assert g_test(*one(reference, live))[0] == 1
+    assert g_test(one(reference, live))[0] == 1
 
 
 def test_g_keeps_its_promise_without_drift() -> None:
@@ -159,7 +160,7 @@ def test_g_keeps_its_promise_without_drift() -> None:
     shares = random.dirichlet([0.5] * 30)
     reference = random.multinomial(100_000, shares, size=4000)
     live = random.multinomial(1000, shares, size=4000)
-    assert np.mean(g_test(reference, live) < 0.01) < 0.02
+    assert np.mean(g_test(Table.of(reference, live)) < 0.01) < 0.02
 
 
 @patient
@@ -254,8 +255,8 @@ def test_what_moves_by_itself_is_beyond_its_bound_by_chance_only(shift: float, r
     far = float(((at[1] - at[0]) * np.log(at[1] / at[0])).sum())
     reference = random.multinomial(100_000, at[0], size=trials)
     live = random.multinomial(rows, at[1], size=trials)
-    bound = psi_by_itself(reference, live, np.full(trials, far), CHANCE)
-    beyond = int((psi(reference, live) > bound).sum())
+    bound = psi_by_itself(Table.of(reference, live), np.full(trials, far), CHANCE)
+    beyond = int((psi(Table.of(reference, live)) > bound).sum())
     assert CHANCE / 3 < beyond / trials < CHANCE * 2.5
 
 
@@ -264,9 +265,8 @@ def test_surges_are_those_of_two_bins_by_brute_force(variation: float) -> None:
     random = np.random.default_rng(3)
     reference = random.multinomial(50_000, [0.5, 0.3, 0.15, 0.05], size=20)
     live = random.multinomial(1000, [0.45, 0.25, 0.2, 0.1], size=20)
-    found = surges(
-        reference, live, np.full(20, variation), CHANCE, np.ones_like(live, dtype=np.bool_)
-    )
+    everywhere = np.ones_like(live, dtype=np.bool_)
+    found = surges(Table.of(reference, live), np.full(20, variation), CHANCE, everywhere)
     spread = 1 / 50_000 + 1 / 1000
     bound = stats.ncx2.isf(CHANCE, 1, max(variation / spread, 1e-9)) * spread
     for row, bin_ in np.ndindex(found.shape):
@@ -284,6 +284,6 @@ def test_surges_are_those_of_two_bins_by_brute_force(variation: float) -> None:
 def test_nothing_is_known_of_features_without_rows(
     sides: tuple[list[int], list[int]], variation: float
 ) -> None:
-    pair, by_itself = one(*sides), np.full(1, variation)
-    assert psi_by_itself(*pair, by_itself, CHANCE).tolist() == [0]
-    assert surges(*pair, by_itself, CHANCE, np.ones((1, 2), dtype=np.bool_)).tolist() == [[0, 0]]
+    table, by_itself = one(*sides), np.full(1, variation)
+    assert psi_by_itself(table, by_itself, CHANCE).tolist() == [0]
+    assert surges(table, by_itself, CHANCE, np.ones((1, 2), dtype=np.bool_)).tolist() == [[0, 0]]

@@ -13,6 +13,7 @@ reason, with status False.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, Final
 
 from modelops_runtime.profile import Profile
@@ -58,7 +59,7 @@ Said = tuple[Reason | str, str]
 Lasting = Mapping[str, FeatureVerdict]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """What all checks look at."""
 
@@ -66,26 +67,32 @@ class Scene:
     watch: Watch
     now: datetime
     groups: Groups
-    span: Window | None
-    """All that is judged in one window."""
     lasting: Lasting
     """What the last day shows."""
 
-    @property
+    @cached_property
+    def recent(self) -> Sequence[Window]:
+        """The last windows that have settled."""
+        return self.history.recent(self.now)
+
+    @cached_property
     def patience(self) -> timedelta:
         """How long nothing may be heard."""
         windows = PATIENCE_WINDOWS * self.watch.monitoring.window
         return max(windows, PATIENCE) + self.history.settle
 
-    @property
+    @cached_property
     def silent(self) -> tuple[Reporter, ...]:
         """The pods that should have reported and did not."""
-        heard = self.history.heard()
         return tuple(
             reporter
             for reporter in self.watch.reporters
-            if max(reporter.since, heard.get(reporter.pod, reporter.since)) <= self._oldest
+            if self.last_word(reporter) + self.patience <= self.now
         )
+
+    def last_word(self, reporter: Reporter) -> datetime:
+        """Give the end of a pod's last window, or when it became ready."""
+        return max(reporter.since, self.history.heard().get(reporter.pod, reporter.since))
 
     @property
     def speechless(self) -> bool:
@@ -95,15 +102,11 @@ class Scene:
     @property
     def idle(self) -> bool:
         """Whether nobody has asked for a prediction lately."""
-        return self.history.traffic is None or self.history.traffic <= self._oldest
+        return not self.lately(self.history.traffic)
 
     def lately(self, moment: datetime | None) -> bool:
         """Whether it is recent enough to tell of."""
-        return moment is not None and moment > self._oldest
-
-    @property
-    def _oldest(self) -> datetime:
-        return self.now - self.patience
+        return moment is not None and moment + self.patience > self.now
 
 
 Check = Callable[[Scene], Said | None]
@@ -122,19 +125,18 @@ def _scene(history: History, watch: Watch, now: datetime, lasting: Lasting | Non
         watch=watch,
         now=now,
         groups=groups,
-        span=groups.span,
         lasting=_lasting(history, watch) if lasting is None else lasting,
     )
 
 
 def _judged_in(scene: Scene) -> Health:
-    watch, now, span = scene.watch, scene.now, scene.span
+    watch, now, judged = scene.watch, scene.now, scene.groups.judged
     figures: dict[str, Any] = {}
-    if span is not None:
+    if judged:
         figures = {
             "evaluatedAt": timestamp(now),
             "source": watch.source,
-            **evidence.stretch(span),
+            **evidence.stretch(judged),
         }
     serving, figures["service"] = _service(scene)
     drift, figures["drift"] = _drift(scene)
@@ -195,10 +197,10 @@ def renewed(known: Standing | None, history: History, watch: Watch, now: datetim
 
 def _moments(scene: Scene) -> Iterator[datetime]:
     """Give when a verdict may change though nothing happens: mostly as something is long ago."""
-    history, heard = scene.history, scene.history.heard()
+    history = scene.history
     yield from history.moments()
     for reporter in scene.watch.reporters:
-        yield max(reporter.since, heard.get(reporter.pod, reporter.since)) + scene.patience
+        yield scene.last_word(reporter) + scene.patience
     for moment in (history.traffic, history.skewed, history.damaged):
         if moment is not None:
             yield moment + scene.patience
@@ -360,7 +362,7 @@ def _sampled_drift(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
 
 def _says_nothing(scene: Scene, role: Role) -> Said:
     """Tell why a detector of others has judged none of the groups."""
-    groups = (*scene.groups.closed, *scene.history.recent(scene.now))
+    groups = (*scene.groups.closed, *scene.recent)
     errors = [each.verdicts[role].error for each in groups if role in each.verdicts]
     if errors:
         return Reason.DETECTOR_FAILED, _failing(role, errors[-1])
@@ -413,7 +415,7 @@ def _outlier_condition(
 
 
 def _service(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
-    windows = scene.history.recent(scene.now)
+    windows = scene.recent
     lately = [
         restart for restart in scene.watch.restarts if scene.now - restart.at < service.RECENT
     ]
@@ -438,7 +440,7 @@ def _service(scene: Scene) -> tuple[Condition, Mapping[str, Any]]:
 
 
 def _nothing_recent(scene: Scene) -> Said | None:
-    windows = scene.history.recent(scene.now)
+    windows = scene.recent
     if not windows:
         return Reason.AWAITING_TELEMETRY, "no window of late has settled yet"
     if not any(window.requests for window in windows):
@@ -525,14 +527,16 @@ def _no_reference(scene: Scene) -> Said | None:
 
 
 def _other_reference(scene: Scene) -> Said | None:
-    profile, span = scene.watch.drift, scene.span
-    if not isinstance(profile, Profile) or span is None or fits(span, profile):
+    profile = scene.watch.drift
+    if not isinstance(profile, Profile) or all(
+        fits(window, profile) for window in scene.groups.judged
+    ):
         return None
     return Reason.REFERENCE_MISMATCH, _mismatch(profile)
 
 
 def _detector_fails(scene: Scene) -> Said | None:
-    for window in reversed(scene.history.recent(scene.now)):
+    for window in reversed(scene.recent):
         for role, verdict in window.verdicts.items():
             if verdict.failed and role in DETECTORS:
                 return Reason.DETECTOR_FAILED, _failing(Role(role), verdict.error)
@@ -590,7 +594,7 @@ def _monitoring(scene: Scene) -> Condition:
 
 
 def _receiving(scene: Scene) -> str:
-    forms = sorted(scene.span.forms) if scene.span is not None else []
+    forms = sorted(frozenset().union(*(window.forms for window in scene.groups.judged)))
     served = f"; the models are served as {', '.join(forms)}" if forms else ""
     return f"{count(len(scene.watch.reporters), 'pod')} report{served}"
 

@@ -24,11 +24,12 @@ LONGEST_LEVEL: Final = 255
 """Characters that the status has room for."""
 
 
-def stretch(window: Window) -> dict[str, Any]:
+def stretch(windows: Sequence[Window]) -> dict[str, Any]:
     """Say what was looked at."""
+    start, end = min(each.start for each in windows), max(each.end for each in windows)
     return {
-        "window": {"start": timestamp(window.start), "end": timestamp(window.end)},
-        "rows": window.rows,
+        "window": {"start": timestamp(start), "end": timestamp(end)},
+        "rows": sum(each.rows for each in windows),
     }
 
 

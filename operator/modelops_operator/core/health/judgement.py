@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import takewhile
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -35,6 +35,7 @@ from modelops_operator.core.health.histograms import Key, Places, packed
 from modelops_operator.core.health.statistics import (
     Counts,
     Figures,
+    Table,
     benjamini_hochberg,
     g_test,
     more_often,
@@ -79,8 +80,7 @@ Compared = tuple[int, FeatureProfile]
 """The index of a feature among the histograms, or `SCORES` or `LABELS`; and its reference."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureVerdict:
+class FeatureVerdict(NamedTuple):
     """How far one feature is from the reference."""
 
     name: str
@@ -191,7 +191,7 @@ def judge_day(
     if not (found.levels.any() or found.surges.any()):
         return NOTHING_LASTS
     lasting = {
-        name: replace(verdict, severity=Severity.WARN, lasting=True)
+        name: verdict._replace(severity=Severity.WARN, lasting=True)
         for name, verdict in _agreement(reference.features, found).items()
         if verdict.severity is not Severity.NONE
     }
@@ -348,25 +348,21 @@ def _compare(
 
     `share` of the warning is enough.
     """
-    live = np.stack(
-        [
-            packed(each.histograms).rows(reference.places, reference.counts.shape[1])
-            for each in windows
-        ]
-    )
-    enough = live.sum(axis=-1) >= MINIMUM_ROWS
-    p = np.where(enough, g_test(reference.counts, live), np.nan)
-    significant = benjamini_hochberg(p, FALSE_DISCOVERIES)
-    values = np.where(enough, psi(reference.counts, live), 0.0)
+    places, width = reference.places, reference.counts.shape[1]
+    live = np.stack([packed(each.histograms).rows(places, width) for each in windows])
+    table = Table.of(reference.counts, live)
+    enough = table.m >= MINIMUM_ROWS
+    significant = benjamini_hochberg(np.where(enough, g_test(table), np.nan), FALSE_DISCOVERIES)
+    values = np.where(enough, psi(table), 0.0)
     bounds = np.broadcast_to(reference.sizes(thresholds, share), (*values.shape, 2))
     surged = np.zeros(live.shape)
     if reference.known.any():
-        by_itself = psi_by_itself(reference.counts, live, reference.variation, CHANCE)
+        by_itself = psi_by_itself(table, reference.variation, CHANCE)
         bounds = np.maximum(bounds, np.where(reference.known, by_itself, 0.0)[..., np.newaxis])
-    if reference.known.any() and thresholds.alert is None:
-        among = reference.sudden & significant[..., np.newaxis]
-        ratios = surges(reference.counts, live, reference.variation, SURGE_CHANCE, among)
-        surged = np.where(ratios >= SURGE, ratios, 0.0)
+        if thresholds.alert is None and significant.any():
+            among = reference.sudden & significant[..., np.newaxis]
+            ratios = surges(table, reference.variation, SURGE_CHANCE, among)
+            surged = np.where(ratios >= SURGE, ratios, 0.0)
     levels = np.where(significant, (values[..., np.newaxis] > bounds).sum(axis=-1), 0)
     return _Comparison(psi=values, bounds=bounds, levels=levels, surges=surged)
 

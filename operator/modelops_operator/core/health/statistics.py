@@ -8,7 +8,8 @@ unseen categories are bins like all others.
 `scipy.special` suffices; `scipy.stats` would cost 100 MB of memory.
 """
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 from modelops_runtime.profile import PRIOR
@@ -22,7 +23,49 @@ _TAIL_TERMS: Final = 65_536
 """Terms of a hypergeometric tail that are summed: 40 standard deviations at 10 million hits."""
 
 
-def psi(reference: Counts, live: Counts) -> Figures:
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Live rows beside those of the reference, counted in the same bins, and what all ask of both.
+
+    Of several groups of live rows, the reference is the same.
+    """
+
+    reference: Counts
+    """Shape (features, bins)."""
+    live: Counts
+    """Shape ([groups,] features, bins), which is that of `occupied`, too."""
+    n: Counts
+    """Rows of the reference, shape (features,)."""
+    m: Counts
+    """Live rows, shape ([groups,] features), which is that of all the rest, too."""
+    occupied: NDArray[np.bool_]
+    """The bins that are not empty on both sides."""
+    bins: Counts
+    """How many these are."""
+    known: NDArray[np.bool_]
+    """Whether there are rows on both sides."""
+    spread: Figures
+    """`1/n + 1/m`; 0 where a side has no rows."""
+
+    @classmethod
+    def of(cls, reference: Counts, live: Counts) -> Self:
+        """Set live rows beside a reference."""
+        n, m = reference.sum(axis=-1), live.sum(axis=-1)
+        occupied = (reference > 0) | (live > 0)
+        known = (n > 0) & (m > 0)
+        return cls(
+            reference=reference,
+            live=live,
+            n=n,
+            m=m,
+            occupied=occupied,
+            bins=occupied.sum(axis=-1),
+            known=known,
+            spread=np.where(known, 1 / np.maximum(n, 1) + 1 / np.maximum(m, 1), 0.0),
+        )
+
+
+def psi(table: Table) -> Figures:
     """Give each feature's population stability index, corrected for the sample sizes.
 
     With the shares p of the reference's n rows and q of the m live rows over B bins,
@@ -37,19 +80,16 @@ def psi(reference: Counts, live: Counts) -> Figures:
 
     A feature without rows on either side has a PSI of 0.
     """
-    occupied = (reference > 0) | (live > 0)
-    bins = occupied.sum(axis=-1)
-    n, m = reference.sum(axis=-1), live.sum(axis=-1)
-    known = (n > 0) & (m > 0)
-    p = (reference + PRIOR) / _column(np.maximum(n + PRIOR * bins, 1))
-    q = (live + PRIOR) / _column(np.maximum(m + PRIOR * bins, 1))
-    raw = np.sum((q - p) * np.log(q / p), axis=-1, where=occupied)
-    bias = np.maximum(bins - 1, 0) * (1 / np.maximum(n, 1) + 1 / np.maximum(m, 1))
-    corrected: Figures = np.where(known, np.maximum(raw - bias, 0.0), 0.0)
+    prior = PRIOR * table.bins
+    p = (table.reference + PRIOR) / _column(np.maximum(table.n + prior, 1))
+    q = (table.live + PRIOR) / _column(np.maximum(table.m + prior, 1))
+    raw = ((q - p) * np.log(q / p) * table.occupied).sum(axis=-1)
+    bias = np.maximum(table.bins - 1, 0) * table.spread
+    corrected: Figures = np.where(table.known, np.maximum(raw - bias, 0.0), 0.0)
     return corrected
 
 
-def psi_by_itself(reference: Counts, live: Counts, variation: Figures, chance: float) -> Figures:
+def psi_by_itself(table: Table, variation: Figures, chance: float) -> Figures:
     """Give the PSI, as `psi` corrects it, that live rows exceed with probability `chance`.
 
     The rows are taken to be as far from the reference as it is from itself at times: `variation` is
@@ -60,42 +100,34 @@ def psi_by_itself(reference: Counts, live: Counts, variation: Figures, chance: f
 
     A feature without rows on either side has 0.
     """
-    bins = ((reference > 0) | (live > 0)).sum(axis=-1)
-    spread = _spread(reference.sum(axis=-1), live.sum(axis=-1))
-    freedom = np.maximum(bins - 1, 0)
+    freedom = np.maximum(table.bins - 1, 0)
     # Where there is no spread, any other will do.
-    noncentrality = variation / np.where(spread > 0, spread, 1.0)
+    noncentrality = variation / np.where(table.known, table.spread, 1.0)
     bound = noncentral_bound(np.maximum(freedom, 1), noncentrality, chance)
-    return np.maximum(np.where(spread > 0, (bound - freedom) * spread, 0.0), 0.0)
+    return np.maximum((bound - freedom) * table.spread, 0.0)
 
 
-def surges(
-    reference: Counts,
-    live: Counts,
-    variation: Figures,
-    chance: float,
-    among: NDArray[np.bool_],
-) -> Figures:
+def surges(table: Table, variation: Figures, chance: float, among: NDArray[np.bool_]) -> Figures:
     """Say of each bin how many times as often as in the reference it is met; 0 if that is nothing.
 
     It is nothing unless the bin has rows, is `among` those that are asked about and, held against
     all the others together, is further from the reference than it comes with probability `chance`:
     `psi_by_itself` with two bins, which the feature's `variation` bounds as well, since merging
     bins never makes a PSI larger (S. Kullback, R. A. Leibler, "On information and sufficiency",
-    Annals of Mathematical Statistics 22, 1951). Of the shape of `live`, as is `among`.
+    Annals of Mathematical Statistics 22, 1951). Of the shape of the live counts, as is `among`.
     """
+    live = table.live
     times = np.zeros(live.shape)
     places = np.nonzero(among & (live > 0))
     if not len(places[0]):
         return times
-    expected, met = np.broadcast_to(reference, live.shape)[places], live[places]
-    n, m, apart_by_itself = (
-        np.broadcast_to(each, live.shape[:-1])[places[:-1]]
-        for each in (reference.sum(axis=-1), live.sum(axis=-1), variation)
+    expected, met = np.broadcast_to(table.reference, live.shape)[places], live[places]
+    n, m = (np.broadcast_to(each, live.shape[:-1])[places[:-1]] for each in (table.n, table.m))
+    spread, apart_by_itself = (
+        np.broadcast_to(each, live.shape[:-1])[places[:-1]] for each in (table.spread, variation)
     )
     p, q = (expected + PRIOR) / (n + 2 * PRIOR), (met + PRIOR) / (m + 2 * PRIOR)
     apart = (q - p) * np.log(q * (1 - p) / (p * (1 - q)))
-    spread = _spread(n, m)
     noncentrality = apart_by_itself / np.where(spread > 0, spread, 1.0)
     bound = noncentral_bound(1, noncentrality, chance) * spread
     times[places] = np.where((q > p) & (apart > bound) & (n > 0), q / p, 0.0)
@@ -124,7 +156,7 @@ def noncentral_bound(freedom: Counts | int, noncentrality: Figures, chance: floa
     return bound
 
 
-def g_test(reference: Counts, live: Counts) -> Figures:
+def g_test(table: Table) -> Figures:
     """Give the probability, without any drift, of histograms that differ as much as these.
 
     The likelihood-ratio test of homogeneity of a 2 x B table (R. R. Sokal, F. J. Rohlf,
@@ -134,15 +166,15 @@ def g_test(reference: Counts, live: Counts) -> Figures:
 
     1.0 where there is nothing to compare: no rows on a side, or a single bin.
     """
-    pooled = (reference + live).astype(np.float64)
-    n, m = reference.sum(axis=-1), live.sum(axis=-1)
-    total = np.maximum(n + m, 1)
-    surprise = rel_entr(reference, pooled * _column(n / total))
-    surprise += rel_entr(live, pooled * _column(m / total))
-    freedom = (pooled > 0).sum(axis=-1) - 1
-    testable = (n > 0) & (m > 0) & (freedom > 0)
+    pooled = (table.reference + table.live).astype(np.float64)
+    total = np.maximum(table.n + table.m, 1)
+    surprise = rel_entr(table.reference, pooled * _column(table.n / total))
+    surprise += rel_entr(table.live, pooled * _column(table.m / total))
+    freedom = table.bins - 1
     statistic = np.maximum(2 * surprise.sum(axis=-1), 0.0)
-    p: Figures = np.where(testable, chdtrc(np.maximum(freedom, 1), statistic), 1.0)
+    p: Figures = np.where(
+        table.known & (freedom > 0), chdtrc(np.maximum(freedom, 1), statistic), 1.0
+    )
     return p
 
 
@@ -193,12 +225,6 @@ def rate_ratio(hits: int, rows: int, *, reference_hits: int, reference_rows: int
     """
     live = (hits + PRIOR) / (rows + 1)
     return live / ((reference_hits + PRIOR) / (reference_rows + 1))
-
-
-def _spread(n: Counts, m: Counts) -> Figures:
-    """`1/n + 1/m`; 0 where a side has no rows."""
-    known = (n > 0) & (m > 0)
-    return np.where(known, 1 / np.maximum(n, 1) + 1 / np.maximum(m, 1), 0.0)
 
 
 def _column(figures: NDArray[np.float64] | Counts) -> Figures:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from sys import intern
+from types import MappingProxyType
 from typing import Final, Self, TypeVar
 
 from modelops_runtime.telemetry import BUSY, Line, Verdict, add_verdicts
@@ -146,11 +147,15 @@ class Groups:
         )
 
     @property
+    def judged(self) -> tuple[Window, ...]:
+        """All that is judged; before the first group is full, what there is."""
+        return self.closed or (() if self.open is None else (self.open,))
+
+    @property
     def span(self) -> Window | None:
-        """All that is judged in one window; before the first group is full, what there is."""
-        if not self.closed:
-            return self.open
-        return sum(self.closed[1:], start=self.closed[0])
+        """All that is judged in one window."""
+        judged = self.judged
+        return sum(judged[1:], start=judged[0]) if judged else None
 
 
 @dataclass(slots=True)
@@ -326,7 +331,7 @@ class History:
 
     def heard(self) -> Mapping[str, datetime]:
         """For each pod that reported within a day: the end of its last window."""
-        return dict(self._heard)
+        return MappingProxyType(self._heard)
 
     def _settled(self, now: datetime) -> Iterator[_Slot]:
         for key in sorted(self._slots):

@@ -36,7 +36,7 @@ async def build(config: OperatorConfig) -> None:
         )
         kinds = [Kind(MODEL_IMAGES, (config.operator.namespace,))]
         sweeper = Sweeper(cluster, cache, kinds, builds.changed)
-        watcher = Watcher(cache, kinds, builds.changed, stop)
+        watcher = Watcher(cache, kinds, sweeper, builds.changed)
         await stack.enter_async_context(
             endpoints(
                 health_port=config.operator.health_port,

@@ -95,10 +95,9 @@ async def operate(config: OperatorConfig) -> None:
             leadership=leadership,
             webhook=webhook,
         )
-        kinds, images = _kinds(config)
-        sweeper = Sweeper(cluster, cache, [*kinds, images], listener.changed)
-        watcher = Watcher(cache, kinds, listener.changed, stop)
-        image_watcher = Watcher(cache, [images], listener.changed, stop)
+        kinds = _kinds(config)
+        sweeper = Sweeper(cluster, cache, kinds, listener.changed)
+        watcher = Watcher(cache, kinds, sweeper, listener.changed)
         unwanted = UnwantedImages(config, cluster, cache, follower, executor)
         monitor = Monitor(controller, source, registry)
 
@@ -125,18 +124,17 @@ async def operate(config: OperatorConfig) -> None:
                 "leader election": leadership.run(),
                 "registry": after(sweeper.synced, follower.run),
                 "watches": after(sweeper.synced, watcher.run),
-                "watch of images": after(sweeper.synced, image_watcher.run),
                 "sweeps": sweeper.run(config.operator.sweep_interval, unwanted.delete),
             },
         )
 
 
-def _kinds(config: OperatorConfig) -> tuple[Sequence[Kind], Kind]:
+def _kinds(config: OperatorConfig) -> Sequence[Kind]:
     """Give what is watched where the models are served, and the images in our own namespace."""
     namespaces = config.operator.namespaces or (None,)
     children = [Kind(resource, namespaces, MANAGED) for resource in (*CHILDREN.values(), PODS)]
     images = Kind(MODEL_IMAGES, (config.operator.namespace,))
-    return (Kind(MODEL_DEPLOYMENTS, namespaces), *children), images
+    return (Kind(MODEL_DEPLOYMENTS, namespaces), *children, images)
 
 
 def _trusted_keys(config: VerificationConfig) -> Sequence[TrustedKey]:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -14,7 +15,8 @@ from modelops_operator.adapters.kubernetes import ApiError, Cluster, Resource
 from modelops_operator.shell.cache import Cache, Manifest, key_of
 from modelops_operator.shell.queue import Key
 
-_SOON: Final = 5.0
+_PAUSE: Final = 5.0
+"""Seconds between two sweeps at least, and after one that failed."""
 
 _log = structlog.get_logger()
 _SWEEPS: Final = Counter("modelops_sweeps_total", "Listings of everything.", ["outcome"])
@@ -51,11 +53,15 @@ class Sweeper:
         self._changed = changed
         self.synced = asyncio.Event()
         """Everything was listed once."""
+        self.versions: dict[tuple[str, str | None], int] = {}
+        """By kind and namespace: the moment that the last list tells of."""
+        self._hurried = asyncio.Event()
 
     async def run(self, interval: timedelta, afterwards: Callable[[], Awaitable[None]]) -> None:
         """Sweep for ever; what fails is tried again soon."""
         while True:
-            first = not self.synced.is_set()
+            pause = interval.total_seconds()
+            self._hurried.clear()
             try:
                 await self.sweep()
                 self.synced.set()
@@ -63,11 +69,18 @@ class Sweeper:
             except ApiError as error:
                 _SWEEPS.labels("failed").inc()
                 _log.warning("sweep failed", error=error.message)
-                await asyncio.sleep(_SOON)
+                pause = min(pause, _PAUSE)
             else:
                 _SWEEPS.labels("done").inc()
-                # The watches began after the first one: neither saw what went in between.
-                await asyncio.sleep(_SOON if first else interval.total_seconds())
+            least = min(pause, _PAUSE)  # for who hurries us may do so all the time
+            await asyncio.sleep(least)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause - least):
+                    await self._hurried.wait()
+
+    def hurry(self) -> None:
+        """Sweep soon: a watch has missed something."""
+        self._hurried.set()
 
     async def sweep(self) -> None:
         """List all kinds, keep what is newer, drop what is gone. Raises ApiError."""
@@ -82,6 +95,7 @@ class Sweeper:
         for namespace in kind.namespaces:
             async for page in self._cluster.pages(kind.resource, namespace, kind.labels):
                 oldest = min(oldest, page.version)
+                self.versions[kind.resource.kind, namespace] = page.version
                 for live in page.items:
                     present.add(key_of(live))
                     if self._cache.put(live):

@@ -67,6 +67,8 @@ class Controller:
     """The last verdict on each."""
     refused: dict[Key, dict[ChildRef, Failure]] = field(default_factory=dict)
     """What the API server refused in the last pass over each."""
+    untold: set[Key] = field(default_factory=set)
+    """Those that something was written for, of which the status does not tell yet."""
     told: dict[Key, float] = field(default_factory=dict)
     """When the status of those on their way was written last, by the monotonic clock."""
 
@@ -120,12 +122,19 @@ class Controller:
         refused = await self.executor.write(plan, _owner(live))
         self.refused[key] = refused
         news, achieved = refused != before, _achieved(plan, refused)
-        # What was written or refused shall be told now, not the next time.
-        told = await self._plan(key, live) if news or achieved else plan
-        written = await self._tell(key, live, told)
         if achieved:
             # The cache has what we wrote before the watch tells it, so the watch brings no news.
-            self.queue.add_later(key, SECOND_LOOK)
+            lane = Lane.EDIT if is_edited(live) else Lane.REFRESH
+            self.queue.add_later(key, SECOND_LOOK, lane)
+        if achieved and not news and key not in self.untold:
+            # The second look tells of it, and by then maybe of its end: one write less.
+            self.untold.add(key)
+            told, written = plan, False
+        else:
+            self.untold.discard(key)
+            # What was refused shall be told now, and so shall what somebody undoes every time.
+            told = await self._plan(key, live) if news or achieved else plan
+            written = await self._tell(key, live, told)
         if written or news or achieved:
             _log_decision(key, live.get("status") or {}, plan, told, refused)
         return not refused
@@ -203,6 +212,7 @@ class Controller:
         self.health.pop(key, None)
         self.refused.pop(key, None)
         self.told.pop(key, None)
+        self.untold.discard(key)
         self.queue.forget(key)
         self.gatherer.forget(key)
 

@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections import OrderedDict
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -79,6 +79,13 @@ class _Waiting:
         return min((next(iter(keys.values())) for keys in self._namespaces.values()), default=None)
 
 
+class _Pending(NamedTuple):
+    """A key that is to be added later."""
+
+    timer: asyncio.TimerHandle
+    lane: Lane
+
+
 class WorkQueue:
     """Keys to be worked on."""
 
@@ -87,7 +94,7 @@ class WorkQueue:
         self._lanes = {lane: _Waiting() for lane in Lane}
         self._active: dict[Key, float] = {}
         self._again: dict[Key, Lane] = {}
-        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._timers: dict[Key, _Pending] = {}
         self._failures: dict[Key, int] = {}
         self._progress = float("-inf")
         """When a key was taken or given back last."""
@@ -105,15 +112,17 @@ class WorkQueue:
         self._measure()
         self._filled.set()
 
-    def add_later(self, key: Key, delay: float) -> None:
-        """Add a key to the slower lane after `delay` seconds; the soonest of two such wins."""
+    def add_later(self, key: Key, delay: float, lane: Lane = Lane.REFRESH) -> None:
+        """Add a key to a lane after `delay` seconds; of two such, the sooner and faster win."""
         loop = asyncio.get_running_loop()
+        due = loop.time() + delay
         pending = self._timers.get(key)
         if pending is not None:
-            if pending.when() <= loop.time() + delay:
+            due, lane = min(due, pending.timer.when()), min(lane, pending.lane)
+            if (due, lane) == (pending.timer.when(), pending.lane):
                 return
-            pending.cancel()
-        self._timers[key] = loop.call_later(delay, self._elapsed, key)
+            pending.timer.cancel()
+        self._timers[key] = _Pending(loop.call_at(due, self._elapsed, key), lane)
 
     async def get(self) -> Key:
         """Wait for a key and take it; it must be given back with `done` or `retry`."""
@@ -156,9 +165,9 @@ class WorkQueue:
     def forget(self, key: Key) -> None:
         """Drop what is remembered of a key that is gone."""
         self._failures.pop(key, None)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+        pending = self._timers.pop(key, None)
+        if pending is not None:
+            pending.timer.cancel()
 
     def stuck(self) -> float:
         """Tell for how many seconds nothing has gone on although there is work; or 0.
@@ -174,8 +183,7 @@ class WorkQueue:
         return _now() - min(self._active.values(), default=_now())
 
     def _elapsed(self, key: Key) -> None:
-        self._timers.pop(key, None)
-        self.add(key, Lane.REFRESH)
+        self.add(key, self._timers.pop(key).lane)
 
     def _release(self, key: Key) -> Lane | None:
         self._progress = _now()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from modelops_operator.adapters.kubernetes import CHILDREN, LEASES, ApiError, Cluster
@@ -81,6 +82,35 @@ def test_one_of_two_leads_until_it_falls_silent(
         assert await second._attempt()
         assert not await first._attempt()
         assert await holder(cluster, "one") == ("second", 1)
+
+    connected(main)
+
+
+def test_who_leads_renews_without_reading(
+    connected: Callable[[Main], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(cluster: Cluster) -> None:
+        reads: list[str] = []
+        get = cluster.get
+
+        async def counted(*place: Any) -> Any:
+            reads.append(place[-1])
+            return await get(*place)
+
+        monkeypatch.setattr(cluster, "get", counted)
+        first = replica(cluster, "unread", "first")
+        for _ in range(3):
+            assert await first._attempt()
+        assert len(reads) == 1
+        # Somebody else writes to it, which is no reason to give up.
+        live = await get(LEASES, "modelops-system", "unread")
+        assert live is not None
+        await cluster.replace(
+            LEASES, {**live, "metadata": {**live["metadata"], "labels": {"a": "b"}}}
+        )
+        assert await first._attempt()
+        assert len(reads) == 2
+        assert await holder(cluster, "unread") == ("first", 0)
 
     connected(main)
 

@@ -119,12 +119,12 @@ def deployment(version: int = 1, release: str | None = None) -> dict[str, Any]:
     return {"kind": "Deployment", "metadata": metadata(version, annotations=annotations)}
 
 
-def serving_pod() -> dict[str, Any]:
+def serving_pod(version: int = 1) -> dict[str, Any]:
     labels = {"modelops.dev/deployment": "employment", "modelops.dev/revision": RELEASED.revision}
     ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     return {
         "kind": "Pod",
-        "metadata": metadata(1, labels=labels, creationTimestamp="2026-01-01T00:00:00Z"),
+        "metadata": metadata(version, labels=labels, creationTimestamp="2026-01-01T00:00:00Z"),
         "status": {"conditions": [ready]},
     }
 
@@ -183,6 +183,46 @@ def test_a_release_is_judged_by_the_profile_that_its_detector_carries() -> None:
     assert standing.watch.detectors == {Role.PREDICTOR: "m 1", Role.DRIFT: "d 1"}
     world.tick()
     assert world.files.reads == len(world.files.content)
+
+
+def test_nothing_is_judged_anew_while_there_is_nothing_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not a deployment, nor a pod, nor a line; and no moment has come that changes a verdict."""
+    world = World(files=Files(OURS | {references.PROFILE: PROFILE.to_json()}))
+    for live in (model_deployment(), deployment(), serving_pod()):
+        world.fleet.cache.put(live)
+    targets = []
+
+    async def collect(asked: Sequence[Target], _: datetime) -> Mapping[Key, Reading]:
+        targets.append(asked)
+        return readings.pop(0) if readings else {}
+
+    monkeypatch.setattr(world.source, "collect", collect)
+
+    def ticked() -> bool:
+        """Tell whether anything was judged."""
+        world.fleet.verdicts.clear()
+        asyncio.run(world.monitor.tick())
+        return bool(world.fleet.verdicts)
+
+    readings: list[Mapping[Key, Reading]] = [{KEY: Reading(lines=(line(0),))}]
+    assert ticked()
+    assert not ticked()
+    assert targets[0] is targets[1]
+    world.fleet.cache.put(serving_pod(version=2))
+    assert ticked()
+    assert targets[2] is not targets[1]
+    assert not ticked()
+    down = Failure(reason=Reason.QUERY_FAILED, message="down", permanent=False)
+    readings += [{KEY: Reading(failure=down)}] * 2
+    assert ticked()
+    assert not ticked()
+    assert ticked()  # it is over
+    assert not ticked()
+    standing = world.monitor._standing[KEY]
+    world.monitor._standing[KEY] = replace(standing, until=datetime.now(UTC))
+    assert ticked()
 
 
 def test_a_profile_that_cannot_be_read_is_told_and_asked_for_later(

@@ -143,6 +143,21 @@ def test_of_two_times_the_sooner_wins(run: Run) -> None:
     run(main())
 
 
+def test_of_two_times_the_faster_lane_wins(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue, start = WorkQueue("test"), loop.time()
+        queue.add_later(A, 10)
+        queue.add_later(A, 30, Lane.EDIT)
+        queue.add_later(B, 5)
+        await asyncio.sleep(20)
+        assert await taken(queue, 2) == [A, B]  # an edit, though it came later
+        assert loop.time() - start < 30
+        assert await is_empty(queue)
+
+    run(main())
+
+
 def test_what_is_forgotten_does_not_come_back(run: Run) -> None:
     async def main() -> None:
         queue = WorkQueue("test")

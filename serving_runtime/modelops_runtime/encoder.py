@@ -7,8 +7,8 @@ each level, one for a missing and one for an unseen value; its columns are what 
 or target encoder gives, whatever their options were.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from modelops_runtime.schema import UNSEEN, Matrix
 
 Places: TypeAlias = NDArray[np.intp]
+Columns: TypeAlias = Places | slice
 
 
 class EncoderError(ValueError):
@@ -80,11 +81,6 @@ class Tables:
     rows: NDArray[np.float64]
     """For each input its levels in order, then missing, then unseen: (sum(levels) + 2c, width)."""
 
-    @property
-    def starts(self) -> Places:
-        """First row of each input, (c,)."""
-        return np.concatenate(([0], np.cumsum(self.levels + 2)[:-1])).astype(np.intp)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoder:
@@ -101,6 +97,10 @@ class Encoder:
     """The model rounds its features to 32 bits."""
     finite: bool = True
     """The model refuses infinite features, which numbers too large for it become."""
+    _numbers: Sequence[tuple[Numbers, Columns, Columns]] = field(init=False, repr=False)
+    """With where they come from and go to."""
+    _tables: Sequence[tuple[Tables, Columns, Columns, Places]] = field(init=False, repr=False)
+    """The same, with the first row of each input."""
 
     def __post_init__(self) -> None:
         filled = [place for block in self.numbers for place in block.into.tolist()]
@@ -113,6 +113,13 @@ class Encoder:
             wide = len(table.into) // max(len(table.inputs), 1)
             if table.rows.shape != (int((table.levels + 2).sum()), wide):
                 raise EncoderError(f"a table of shape {table.rows.shape} does not fit its inputs")
+        numbers = [(block, _run(block.inputs), _run(block.into)) for block in self.numbers]
+        object.__setattr__(self, "_numbers", numbers)
+        tables = [
+            (block, _run(block.inputs), _run(block.into), _starts(block.levels))
+            for block in self.tables
+        ]
+        object.__setattr__(self, "_tables", tables)
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
@@ -192,20 +199,20 @@ class Encoder:
 
     def _features(self, matrix: Matrix) -> Matrix:
         features = np.empty((len(matrix), self.features))
-        for block in self.numbers:
-            values = matrix[:, block.inputs]
+        for block, inputs, into in self._numbers:
+            values = matrix[:, inputs]
             for name, numbers in block.steps:
                 values = STEPS[name](values, numbers)
-            features[:, block.into] = values
+            features[:, into] = values
         if self.known:
             codes = [_codes(matrix[:, place], values) for place, values in self.known]
             matrix = np.column_stack([matrix, *codes])
-        for table in self.tables:
-            found = matrix[:, table.inputs]
+        for table, inputs, into, starts in self._tables:
+            found = matrix[:, inputs]
             place = np.where(np.isnan(found), table.levels, found)
             place = np.where(found == UNSEEN, table.levels + 1, place).astype(np.intp)
-            made = table.rows[place + table.starts]
-            features[:, table.into] = made.reshape(len(matrix), len(table.into))
+            made = table.rows[place + starts]
+            features[:, into] = made.reshape(len(matrix), len(table.into))
         return features
 
 
@@ -214,6 +221,18 @@ def _codes(numbers: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[
     place = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
     codes = np.where(known[place] == numbers, place, UNSEEN)
     return np.where(np.isnan(numbers), np.nan, codes)
+
+
+def _run(places: Places) -> Columns:
+    """Give places that follow one another as a slice: numpy looks each of the others up."""
+    if len(places) and (np.diff(places) == 1).all():
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
+
+
+def _starts(levels: Places) -> Places:
+    """Give the first row of each input of a table."""
+    return np.concatenate(([0], np.cumsum(levels + 2)[:-1])).astype(np.intp)
 
 
 def _places(values: object) -> Places:

@@ -104,7 +104,7 @@ class Watcher:
             async for event in stream:
                 live: Manifest = event["object"]
                 if event["type"] == "ERROR":
-                    self._lose(place, live["message"])
+                    self._lose(place, live.get("message", ""))
                     return
                 self._since[place] = live["metadata"]["resourceVersion"]
                 if event["type"] in _TOLD:

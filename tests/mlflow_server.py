@@ -72,15 +72,22 @@ def _address(folder: Path) -> Path:
     return folder / "address"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """Find a port that nobody listens at.
 
-    It is none that the kernel gives to connections, one of which might be quicker.
+    It is none that the kernel gives to connections, one of which might be quicker, and none that
+    was given before: who got it may not listen yet.
     """
     while True:
         port = 20_000 + secrets.randbelow(10_000)
+        if port in _given:
+            continue
         with socket.socket() as server, suppress(OSError):
             server.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
 
 

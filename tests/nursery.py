@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -192,6 +193,11 @@ def _run(module: str, log: str, **variables: str) -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
+        if not isinstance(end.code, int):
+            print(end.code, file=sys.stderr, flush=True)  # noqa: T201 - as Python does
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(code)
 

@@ -337,7 +337,7 @@ def settle(bench: Bench, user: str) -> None:
 
 def idle(bench: Bench, program: Program, *_: object) -> dict[str, float]:
     """Do nothing for a while, when all that there is to say has been said."""
-    time.sleep(JUDGED)
+    time.sleep(JUDGED)  # a tick that finds nothing new is not to be seen from here
     writes, cpu = bench.cluster.writes("ours").total(), program.cpu()
     time.sleep(IDLE)
     return {

@@ -64,7 +64,7 @@ class Stop:
         self._told = asyncio.Event()
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT; again where somebody else took them."""
+        """Take SIGTERM and SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._tell, number.name)

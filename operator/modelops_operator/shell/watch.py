@@ -84,7 +84,7 @@ class Watcher:
                 await asyncio.sleep(_PAUSE)
             except credentials.LoginError:
                 raise
-            except Exception as error:  # noqa: BLE001 - it is logged, and the sweep covers the gap
+            except Exception as error:  # noqa: BLE001 - it is logged; the next goes on from there
                 _log.warning("watch failed", kind=kind.resource.kind, error=str(error))
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE)
 

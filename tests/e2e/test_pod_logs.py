@@ -185,7 +185,7 @@ def test_every_line_comes_once_through_crashes(cluster: Cluster) -> None:
         # A restarted operator reads the same once more: the former and the present instances.
         place.readings.clear()
         place.source = PodLogs(place.api.api_client)
-        await place.collect()
+        await until(complete)  # the kubelet may not have told of the restart yet
         assert place.lines == wanted
 
     run(cluster, scenario)

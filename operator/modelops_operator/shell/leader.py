@@ -61,22 +61,31 @@ class Leadership(Protocol):
 
 
 async def fenced(leadership: Leadership, write: Callable[[], Awaitable[T]]) -> T:
-    """Write as long as we lead. What is not done when the lease ends is given up.
+    """Write as long as we lead, however often the lease is renewed meanwhile.
 
     After a pause of the process, the end of the lease is noticed before a connection is there that
-    the write could be sent over. Raises NotLeadingError; ApiError where it took too long although
-    the lease was renewed meanwhile.
+    the write could be sent over. Raises NotLeadingError.
     """
-    remaining = leadership.remaining
-    if remaining <= 0:
+    if not leadership.leading:
         raise NotLeadingError
-    try:
-        async with asyncio.timeout(remaining):
-            return await write()
-    except TimeoutError as error:
+    loop = asyncio.get_running_loop()
+    ends: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal ends
         if leadership.leading:
-            told = f"the API server does not answer (within {remaining:.0f} s)"
-            raise ApiError(0, told) from error
+            ends = loop.call_later(leadership.remaining, look)
+        else:
+            limit.reschedule(loop.time())
+
+    try:
+        async with asyncio.timeout(None) as limit:
+            ends = loop.call_later(leadership.remaining, look)
+            try:
+                return await write()
+            finally:
+                ends.cancel()
+    except TimeoutError as error:
         raise NotLeadingError from error
 
 

@@ -44,6 +44,9 @@ def _library() -> ctypes.CDLL:
     except OSError as error:
         raise ForestError(f"treelite cannot be loaded: {error}") from error
     library.TreeliteGetLastError.restype = ctypes.c_char_p
+    pointer = ctypes.c_void_p
+    rows = (pointer, ctypes.c_char_p, ctypes.c_uint64)
+    library.TreeliteGTILPredict.argtypes = (pointer, *rows, pointer, pointer)
     return library
 
 
@@ -173,10 +176,10 @@ class Forest:
         _check(
             self._predict(
                 self._handle,
-                ctypes.c_void_p(read.ctypes.data),
-                ctypes.c_char_p(self._reads),
-                ctypes.c_uint64(rows),
-                ctypes.c_void_p(result.ctypes.data),
+                read.ctypes.data,
+                self._reads,
+                rows,
+                result.ctypes.data,
                 self._config,
             )
         )

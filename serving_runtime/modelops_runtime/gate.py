@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from modelops_runtime import problems
 from modelops_runtime.admission import Admission, overloaded
-from modelops_runtime.asgi import new_id
+from modelops_runtime.asgi import WHOLE, new_id
 from modelops_runtime.endpoint import Desk
 from modelops_runtime.interfaces import Interface
 
@@ -92,6 +92,7 @@ class Gate(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that it is there, and will take its place in the next turn of the event loop."""
         self._reading = False
+        self.scope["state"][WHOLE] = True
         admission = self.desk.admission
         if not admission.coming:
             # Runs after the tasks of all that comes in this turn have begun, as the loop is fair.

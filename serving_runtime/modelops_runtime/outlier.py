@@ -158,16 +158,20 @@ class Mahalanobis:
 
         Infinite where it is too large for a float.
         """
-        rows = filled(matrix, self.impute, self.unseen)
-        with np.errstate(over="ignore", invalid="ignore"):
-            off = (rows if self.tails is None else self.tails.bend(rows)) - self.mean
-            distance = ((off @ self.precision) * off).sum(axis=1)
-        # Opposite infinities make NaN, which no threshold would catch.
+        distance = self._distance(matrix)
         return np.where(np.isnan(distance), np.inf, distance)
 
     def flag(self, matrix: Matrix) -> NDArray[np.bool_]:
         """Say which encoded rows are outliers: shape (n, k) -> (n,)."""
-        return self.score(matrix) > self.threshold
+        return ~(self._distance(matrix) <= self.threshold)
+
+    def _distance(self, matrix: Matrix) -> NDArray[np.float64]:
+        """Give the squared distances; NaN where infinities of both signs meet, which is far."""
+        rows = filled(matrix, self.impute, self.unseen)
+        with np.errstate(over="ignore", invalid="ignore"):
+            off = (rows if self.tails is None else self.tails.bend(rows)) - self.mean
+            distances: NDArray[np.float64] = ((off @ self.precision) * off).sum(axis=1)
+        return distances
 
 
 def _tails(data: Mapping[str, Any] | None) -> Tails | None:

@@ -1,8 +1,11 @@
 """How many requests may wait at a time."""
 
+import asyncio
+
 import uvicorn
 from modelops_runtime import gate
 from modelops_runtime.admission import LONGEST_QUEUE, SHORTEST_QUEUE, Admission
+from modelops_runtime.asgi import WHOLE, Message, Receive, Send
 
 
 class Counter:
@@ -65,3 +68,45 @@ def test_uvicorn_takes_the_gate_for_its_connections() -> None:
     config = uvicorn.Config("modelops_runtime.gate:install")
     config.load()
     assert config.http_protocol_class is gate.Gate
+
+
+async def told_whole(scope: Message, receive: Receive, send: Send) -> None:
+    """Answer whether all of the body was there when the request began to be answered."""
+    told = b"whole" if WHOLE in scope["state"] else b"parts"
+    while (await receive()).get("more_body", False):
+        pass
+    headers = [(b"content-length", b"5")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": told})
+
+
+def test_the_gate_tells_of_bodies_that_came_with_their_heads() -> None:
+    head, body = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n", b"[{}]"
+
+    async def main() -> list[bytes]:
+        config = uvicorn.Config(told_whole, http=gate.Gate, lifespan="off", log_config=None)
+        config.load()
+        state = uvicorn.Server(config).server_state
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: gate.Gate(config, state, {}), "127.0.0.1", 0
+        )
+        port = listening.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def answer() -> bytes:
+            await reader.readuntil(b"\r\n\r\n")
+            return await reader.readexactly(5)
+
+        writer.write(head + body)
+        answers = [await answer()]
+        writer.write(head)
+        await asyncio.sleep(0.2)
+        writer.write(body)
+        answers.append(await answer())
+        writer.write(2 * (head + body))  # the second waits for the first to be answered
+        answers += [await answer(), await answer()]
+        writer.close()
+        listening.close()
+        return answers
+
+    assert asyncio.run(main()) == [b"whole", b"parts", b"whole", b"whole"]

@@ -8,12 +8,13 @@ Objects are kept packed, and unpacked for whoever asks.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, overload
 
 from modelops_operator.core.history import ASKING, holds
 from modelops_operator.core.owner import DEPLOYMENT_LABEL
-from modelops_operator.core.packing import pack, unpack
+from modelops_operator.core.packing import Family, unpack_alike
 from modelops_operator.shell.queue import Key
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -27,17 +28,20 @@ IDLE: Final = frozenset({"ServiceAccount", "NetworkPolicy", "Service", "PodDisru
 class _Kept:
     """An object as it is kept."""
 
-    __slots__ = ("_content", "version")
+    __slots__ = ("_content", "_sample", "version")
 
-    def __init__(self, live: Manifest) -> None:
+    def __init__(self, live: Manifest, family: Family | None) -> None:
         self.version = version_of(live)
-        self._content = trimmed(live) if live["kind"] in OPEN else pack(trimmed(live))
+        self._content: Manifest | bytes = trimmed(live)
+        self._sample = b""
+        if family is not None:
+            self._content, self._sample = family.pack(self._content)
 
     @property
     def live(self) -> Manifest:
         """The object itself."""
         content = self._content
-        return unpack(content) if isinstance(content, bytes) else content
+        return unpack_alike(content, self._sample) if isinstance(content, bytes) else content
 
 
 class Cache:
@@ -45,6 +49,8 @@ class Cache:
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[Key, _Kept]] = {}
+        self._families: defaultdict[str, Family] = defaultdict(Family)
+        """By kind."""
         self._pods: dict[Key, set[Key]] = {}
         self._gone: dict[tuple[str, Key], int] = {}
         """Version at which an object went, until a whole sweep has passed."""
@@ -56,7 +62,8 @@ class Cache:
         kind, key, objects = live["kind"], key_of(live), self._kept(live["kind"])
         if version_of(live) <= max(self._gone.get((kind, key), 0), self.version(kind, key)):
             return False
-        known, objects[key] = objects.get(key), _Kept(live)
+        family = None if kind in OPEN else self._families[kind]
+        known, objects[key] = objects.get(key), _Kept(live, family)
         self.changes += 1
         if known is not None and kind not in OPEN and _same(known.live, objects[key].live):
             return False

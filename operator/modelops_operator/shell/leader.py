@@ -68,25 +68,35 @@ async def fenced(leadership: Leadership, write: Callable[[], Awaitable[T]]) -> T
     """
     if not leadership.leading:
         raise NotLeadingError
-    loop = asyncio.get_running_loop()
-    ends: asyncio.TimerHandle
-
-    def look() -> None:
-        nonlocal ends
-        if leadership.leading:
-            ends = loop.call_later(leadership.remaining, look)
-        else:
-            limit.reschedule(loop.time())
-
     try:
         async with asyncio.timeout(None) as limit:
-            ends = loop.call_later(leadership.remaining, look)
+            fence = _Fence(leadership, limit)
             try:
                 return await write()
             finally:
-                ends.cancel()
+                fence.end()
     except TimeoutError as error:
         raise NotLeadingError from error
+
+
+class _Fence:
+    """Ends what runs within a limit as soon as we lead no more."""
+
+    def __init__(self, leadership: Leadership, limit: asyncio.Timeout) -> None:
+        self._leadership = leadership
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._next = self._loop.call_later(leadership.remaining, self._look)
+
+    def _look(self) -> None:
+        if self._leadership.leading:
+            self._next = self._loop.call_later(self._leadership.remaining, self._look)
+        else:
+            self._limit.reschedule(self._loop.time())
+
+    def end(self) -> None:
+        """Let it be."""
+        self._next.cancel()
 
 
 class Leader:

@@ -61,8 +61,18 @@ def requirements(files: Collection[str]) -> list[str]:
     return pinned + [f"{name}=={version(name)}" for name in names]
 
 
-def save_model(path: str, mlflow_model: Model | None = None, *, contents: Contents) -> None:
-    """Lay the model out under `path`, which must not exist or be empty."""
+def save_model(
+    path: str,
+    mlflow_model: Model | None = None,
+    *,
+    contents: Contents,
+    validate_serving_input: bool = False,
+) -> None:
+    """Lay the model out under `path`, which must not exist or be empty.
+
+    `validate_serving_input` is for `Model.log`, which hands all on.
+    """
+    del validate_serving_input
     model = mlflow_model or Model()
     with tempfile.TemporaryDirectory() as scratch, _pins_unchecked():
         mlflow.pyfunc.save_model(

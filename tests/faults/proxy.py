@@ -137,8 +137,7 @@ class Proxy:
                 await answer.read()
         await asyncio.sleep(fault.silence)
         fault.meanwhile()
-        if not fault.status:
-            assert request.transport is not None
+        if not fault.status and request.transport is not None:  # or it has gone by itself
             request.transport.abort()
         return web.Response(status=fault.status or 500, body=fault.body, headers=fault.headers)
 

@@ -570,7 +570,8 @@ def test_nothing_else_is_said_while_a_verdict_stands(
     known = renewed(None, history, watched, now)
     for _ in range(4):
         end = min(known.until, known.at + timedelta(days=2))
-        moment = known.at + later * (end - known.at)
+        # Before the end: a share close to 1 is rounded to it.
+        moment = min(known.at + later * (end - known.at), end - timedelta.resolution)
         history.add([], moment)
         assert timeless(evaluate(history, watched, moment)) == timeless(known.health)
         history.add([], end)

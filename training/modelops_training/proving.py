@@ -65,7 +65,9 @@ def _put(column: Input, known: pd.Series, rows: pd.Series, cells: Mapping[int, W
         values.iloc[at] = gap if what == "missing" else unseen
     dtype = known.dtype
     if isinstance(dtype, pd.CategoricalDtype):
-        return pd.Series(pd.Categorical(values, [*dtype.categories, unseen], ordered=dtype.ordered))
+        # XGBoost refuses a column that could have a category that it does not know.
+        more = [unseen] if "unseen" in cells.values() else []
+        return pd.Series(pd.Categorical(values, [*dtype.categories, *more], ordered=dtype.ordered))
     if dtype.kind in "iuf":
         return values.astype(dtype if dtype.kind == "f" else "float64")
     return values if dtype.kind in "Ob" else values.astype(dtype)

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from modelops_operator.core.packing import Family, pack, unpack, unpack_alike
 
-TREES = st.dictionaries(st.text(), st.recursive(st.text() | st.integers(-9, 9), st.lists))
+LEAVES = st.text(max_size=20) | st.integers(-9, 9)
+VALUES = LEAVES | st.lists(LEAVES, max_size=5)
+TREES = st.dictionaries(st.text(max_size=5), VALUES, max_size=5)
 
 
 @given(TREES)
@@ -15,7 +17,7 @@ def test_an_object_comes_back(tree: dict[str, Any]) -> None:
     assert unpack(pack(tree)) == tree
 
 
-@given(st.lists(TREES, min_size=1))
+@given(st.lists(TREES, min_size=1, max_size=5))
 def test_all_of_a_family_come_back(trees: list[dict[str, Any]]) -> None:
     family = Family()
     packed = [family.pack(tree) for tree in trees]

@@ -2,10 +2,12 @@
 
 import asyncio
 
+import pytest
 import uvicorn
-from modelops_runtime import gate
+from modelops_runtime import asgi, gate
 from modelops_runtime.admission import LONGEST_QUEUE, SHORTEST_QUEUE, Admission
-from modelops_runtime.asgi import WHOLE, Message, Receive, Send
+from modelops_runtime.asgi import WHOLE, Message, Receive, Request, Send
+from modelops_runtime.problems import Refusal
 
 
 class Counter:
@@ -110,3 +112,24 @@ def test_the_gate_tells_of_bodies_that_came_with_their_heads() -> None:
         return answers
 
     assert asyncio.run(main()) == [b"whole", b"parts", b"whole", b"whole"]
+
+
+def test_the_time_is_counted_of_bodies_that_are_still_to_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asgi, "BODY_SECONDS", 0.0)
+
+    async def receive() -> Message:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"[{}]"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    async def read(**state: bool) -> bytes | None:
+        scope = {"method": "POST", "headers": [], "state": state}
+        return await Request(scope, receive, send, closing=False).body(lambda _: None)
+
+    assert asyncio.run(read(**{WHOLE: True})) == b"[{}]"
+    with pytest.raises(Refusal, match="did not arrive"):
+        asyncio.run(read())

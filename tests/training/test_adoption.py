@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from modelops_runtime import flavor as runtime
 from modelops_runtime.answering import Answerer, Deployment
 from modelops_runtime.models import load
+from modelops_runtime.schema import Input, Output, Schema
 from modelops_training import (
     Adopted,
     DataError,
@@ -30,6 +31,7 @@ from modelops_training import (
 )
 from modelops_training.flavor import Contents
 from modelops_training.original import Original
+from modelops_training.proving import Probe, changed
 from modelops_training.signature import example, signature
 from sklearn import ensemble, linear_model, svm
 from sklearn.compose import ColumnTransformer
@@ -461,3 +463,14 @@ def test_aliases_that_mean_something_else_are_refused(
 def test_each_model_needs_a_name_of_its_own() -> None:
     with pytest.raises(RegistrationError, match="each model needs one of its own"):
         naming.check({"predictor": "a", "drift": "a"}, None)
+
+
+def test_a_probe_of_a_missing_category_names_no_other() -> None:
+    frame = pd.DataFrame({"colour": pd.Categorical(["red", "blue"])})
+    colour = Input(name="colour", kind="category", levels=("blue", "red"))
+    schema = Schema((colour,), Output(kind="regressor", name="price"))
+    missing = changed(frame, schema, [Probe(0, "missing")])["colour"]
+    assert missing.isna().all()
+    assert list(missing.cat.categories) == ["blue", "red"]
+    unseen = changed(frame, schema, [Probe(0, "unseen")])["colour"]
+    assert len(unseen.cat.categories) == 3

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from modelops_training import evaluation
+from sklearn.metrics import log_loss, roc_auc_score
 
 pytestmark = pytest.mark.unit
 
@@ -29,6 +32,34 @@ def test_three_classes_and_rows_of_one_class_only() -> None:
     assert three["auc"] == 1
     one = evaluation.classification(np.zeros(4, dtype=np.int64), np.full((4, 2), 0.5))
     assert "auc" not in one
+
+
+@given(st.data(), st.integers(2, 4), st.sampled_from([np.float64, np.float32]))
+def test_classifiers_are_measured_as_scikit_learn_does(
+    data: st.DataObject, classes: int, width: type
+) -> None:
+    # Whole tenths, so that there are ties; the first row of each class has all classes come.
+    weights = st.lists(st.integers(0, 10), min_size=classes, max_size=classes).filter(any)
+    rows = data.draw(st.lists(weights, min_size=classes, max_size=30))
+    more = data.draw(
+        st.lists(
+            st.integers(0, classes - 1),
+            min_size=len(rows) - classes,
+            max_size=len(rows) - classes,
+        )
+    )
+    codes = np.array([*range(classes), *more])
+    raw: np.ndarray = np.array(rows, width)
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    found = evaluation.classification(codes, probabilities)
+    whole = probabilities / probabilities.sum(axis=1, keepdims=True)
+    assert found["log_loss"] == pytest.approx(log_loss(codes, whole), rel=1e-5, abs=1e-6)
+    if classes == 2:
+        expected = roc_auc_score(codes, probabilities[:, 1])
+    else:
+        hits = np.eye(classes)[codes]
+        expected = roc_auc_score(hits, probabilities, average="macro")
+    assert found["auc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_numbers() -> None:

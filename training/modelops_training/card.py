@@ -134,28 +134,29 @@ def _input(column: Input, missing: float) -> dict[str, Any]:
 
 def _groups(trained: Models, held: pd.DataFrame, answers: NDArray[Any]) -> Iterator[dict[str, Any]]:
     """Measure the rows of each category, and of each quarter of the numbers."""
-    for column in trained.schema.inputs:
-        for label, chosen in _parts(held[column.name], column):
+    matrix = inputs.encode(held, trained.schema)
+    truth = held[[trained.schema.output.name]]
+    for column, values in zip(trained.schema.inputs, matrix.T, strict=True):
+        for label, chosen in _parts(values, column):
             count = int(chosen.sum())
-            group = {"input": column.name, "group": label, "rows": count}
-            metrics = trained.scored(held[chosen], answers[chosen]) if count >= FEWEST_ROWS else {}
-            yield {**group, "metrics": metrics}
+            told = count >= FEWEST_ROWS
+            metrics = trained.scored(truth[chosen], answers[chosen]) if told else {}
+            yield {"input": column.name, "group": label, "rows": count, "metrics": metrics}
 
 
-def _parts(values: pd.Series, column: Input) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _parts(values: NDArray[np.float64], column: Input) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Name parts of the rows by a column of the matrix, (n,), and tell which rows each has."""
     if column.kind == "category":
-        if column.levels and len(column.levels) <= MOST_LEVELS:
-            named = inputs.texts(values, column.name)
-            for level in column.levels:
-                yield level, (named == level).to_numpy(bool, na_value=False)
+        if len(column.levels) <= MOST_LEVELS:
+            for code, level in enumerate(column.levels):
+                yield level, values == code
     elif not column.sensitive:
-        numbers = values.to_numpy(np.float64, na_value=np.nan)
-        edges = np.unique(np.nanquantile(numbers, QUARTERS, method="lower"))
-        places = np.searchsorted(edges[1:-1], numbers, side="right")
+        edges = np.unique(np.nanquantile(values, QUARTERS, method="lower"))
+        places = np.searchsorted(edges[1:-1], values, side="right")
         for place, (low, high) in enumerate(pairwise(edges)):
             end = "to" if place == len(edges) - 2 else "to below"
-            yield f"{low:g} {end} {high:g}", (places == place) & ~np.isnan(numbers)
-    if (missing := values.isna().to_numpy()).any():
+            yield f"{low:g} {end} {high:g}", (places == place) & ~np.isnan(values)
+    if (missing := np.isnan(values)).any():
         yield "missing", missing
 
 

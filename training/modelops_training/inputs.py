@@ -114,15 +114,17 @@ def target_codes(frame: pd.DataFrame, schema: Schema) -> NDArray[np.int64]:
     Raises DataError for a class that the schema does not have.
     """
     values = frame[schema.output.name]
-    places = {label: index for index, label in enumerate(schema.output.classes or ())}
-    codes = values.astype("object").map(places)
-    if codes.isna().any():
-        strange = _label(values[codes.isna()].iloc[0])
+    table = {label: index for index, label in enumerate(schema.output.classes or ())}
+    places, met = pd.factorize(values)
+    # factorize says -1 for what is missing, which picks the last entry.
+    known = [table.get(_label(value), -1) for value in met]
+    codes: NDArray[np.int64] = np.array([*known, -1], np.int64)[places]
+    if (codes < 0).any():
+        strange = _label(values[codes < 0].iloc[0])
         raise DataError(
-            f"target {schema.output.name!r}: {strange!r} is none of the classes {list(places)}"
+            f"target {schema.output.name!r}: {strange!r} is none of the classes {list(table)}"
         )
-    found: NDArray[np.int64] = codes.to_numpy(np.int64)
-    return found
+    return codes
 
 
 def _check_columns(frame: pd.DataFrame, target: str, names: Sequence[str]) -> None:
@@ -149,7 +151,7 @@ def _input(values: pd.Series, name: str, changes: Mapping[str, Any]) -> Input:
         raise DataError(f"column {name!r} holds lists or objects; give numbers, text or booleans")
     if values.isna().all():
         raise DataError(f"column {name!r} is empty; leave it out of the features")
-    if values.dropna().duplicated().sum() == values.notna().sum() - 1:
+    if len(values.dropna().unique()) == 1:
         raise DataError(f"column {name!r} has one value only; leave it out of the features")
     kind = changes.get("kind", "number" if _is_number(values) else "category")
     if changes.get("storage") in {"datetime", "text"}:
@@ -257,9 +259,11 @@ def _tells(values: pd.Series, target: pd.Series, output: Output) -> bool:
         # Ranges that do not meet: a score, or what is counted once the class is known.
         ends = values.groupby(target.to_numpy()).agg(["min", "max"]).sort_values("min")
         return bool((ends["min"].to_numpy()[1:] > ends["max"].to_numpy()[:-1]).all())
+    places, met = pd.factorize(values)
+    classes, names = pd.factorize(target)
     # Values that are mostly their own tell everything, and nothing.
-    few = values.nunique() <= len(values) / 2
-    return few and not bool(target.groupby(values.to_numpy()).nunique().gt(1).any())
+    few = len(met) <= len(values) / 2
+    return few and len(pd.unique(places * len(names) + classes)) == len(met)
 
 
 def _on_a_line(values: NDArray[np.float64], target: NDArray[np.float64]) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -294,6 +295,25 @@ def test_a_first_alias_that_is_refused_leaves_none(client: MlflowClient, server:
     for name in NAMES:
         with pytest.raises(MlflowException):
             client.get_model_version_by_alias(name, "fresh")
+
+
+def test_one_alias_alone_needs_no_note(client: MlflowClient, server: str) -> None:
+    seen: list[Request] = []
+    refused: list[int | None] = [None]
+
+    def look(request: Request) -> int | None:
+        seen.append(request)
+        return refused[0] if request.moves_alias else None
+
+    with intercepting(server, look) as proxy:
+        move = Move(alias="lone", versions=((NAME, "1"),), tracking_uri=proxy, registry_uri=proxy)
+        aliases.move(move)
+        assert client.get_model_version_by_alias(NAME, "lone").version == "1"
+        refused[0] = 403
+        with pytest.raises(AliasError, match="No alias 'lone' has moved"):
+            aliases.move(replace(move, versions=((NAME, "2"),)))
+    assert client.get_model_version_by_alias(NAME, "lone").version == "1"
+    assert not any(request.notes_intent for request in seen)
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(

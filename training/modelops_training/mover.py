@@ -56,6 +56,11 @@ class Move:
         """The registered model that carries the intent: the predictor."""
         return self.versions[-1][0]
 
+    @property
+    def can_tear(self) -> bool:
+        """Whether it could end half done: one alias alone has moved or has not."""
+        return len(self.versions) > 1
+
     def to_json(self) -> str:
         """Write as one line."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -88,6 +93,8 @@ def carry_out(client: MlflowClient, move: Move, former: Holders, say: Say) -> in
 
     `say` is told what went wrong.
     """
+    if not move.can_tear:
+        return DONE if _moved(client, move, say) else _put_back(client, move, former, say)
     try:
         client.set_registered_model_tag(move.keeper, INTENT, move.to_json())
     except MlflowException as error:

@@ -23,12 +23,14 @@ from modelops_training import (
     RegistrationError,
     TrainingWarning,
     adopt,
+    card,
     flavor,
     naming,
     native,
     register,
     train,
 )
+from modelops_training.adoption import ASKED_ROWS
 from modelops_training.flavor import Contents
 from modelops_training.original import Original
 from modelops_training.proving import Probe, changed
@@ -313,6 +315,38 @@ def test_what_only_has_a_predict_is_registered_alone(mixed: pd.DataFrame, tmp_pa
     np.testing.assert_array_equal(answers, mixed["size"].head(3) / 2)
 
 
+class Counting:
+    """A model that notes how many rows it was asked about at most."""
+
+    most = 0
+
+    def predict(self, frame: pd.DataFrame) -> Any:
+        self.most = max(self.most, len(frame))
+        return frame["size"].to_numpy() * 2
+
+
+def test_a_slow_model_is_asked_about_a_sample() -> None:
+    count = ASKED_ROWS + 2_000
+    size = np.random.default_rng(0).normal(size=count)
+    rows, target = pd.DataFrame({"size": size, "more": size**2}), pd.Series(size.round(1))
+    model = Counting()
+    with pytest.warns(TrainingWarning, match="no fast form"):
+        sampled = adopt(model, rows, target)
+    assert model.most == ASKED_ROWS
+    assert sampled.profile is not None
+    assert sampled.profile.scores is not None
+    assert sampled.profile.scores.histogram.total == ASKED_ROWS
+    assert sampled.profile.features[0].histogram.total == count
+    assert card.describe(sampled, "slow", dataset="it")["data"]["measured_rows"] == ASKED_ROWS
+    times = pd.Series(pd.date_range("2026-01-01", periods=count, freq="min"))
+    with pytest.warns(TrainingWarning, match="no fast form"):
+        dated = adopt(model, rows, target, times=times)
+    assert model.most == count
+    assert dated.profile is not None
+    assert dated.profile.scores is not None
+    assert dated.profile.scores.variation is not None
+
+
 def test_code_that_no_package_brings_is_named() -> None:
     with pytest.raises(DataError, match="needs the module 'tests', which no installed package"):
         native.requirements(Original(Doubling()))
@@ -356,6 +390,14 @@ def test_a_model_of_a_column_is_told_to_take_a_frame(rows: pd.DataFrame, bought:
     model.fit(texts["colour"], bought)
     with pytest.raises(DataError, match=r"LogisticRegression does not take the rows .*Column"):
         adopt(model, texts, bought)
+
+
+def test_a_model_that_answers_no_number_is_refused(mixed: pd.DataFrame) -> None:
+    rows = mixed[["size", "whole"]]
+    model = linear_model.Ridge().fit(rows, mixed["price"])
+    model.coef_[0] = np.nan
+    with pytest.raises(DataError, match=r"Ridge answers \[nan\] to row \d+ of X: fit it so that"):
+        adopt(model, rows, mixed["price"])
 
 
 def test_the_target_in_another_unit_is_a_leak(mixed: pd.DataFrame) -> None:

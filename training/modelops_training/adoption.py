@@ -38,9 +38,9 @@ from modelops_training.training import (
     split,
 )
 
-PROVED_ROWS: Final = 5_000
-CARD_ROWS: Final = 10_000
+ASKED_ROWS: Final = 10_000
 """More of them would cost a slow model minutes, and tell no more."""
+PROVED_ROWS: Final = 5_000
 PYFUNC: Final = "pyfunc"
 
 
@@ -49,8 +49,10 @@ class Adopted(Models):
     """A user's own model with its fast form, if it has one, and detectors of the same rows."""
 
     original: Original
+    asked: NDArray[np.int64]
+    """Places in the frame of the rows that it was asked about: at most `ASKED_ROWS`, (n,)."""
     answered: NDArray[Any]
-    """What it answers to all rows: a slow model is not asked again."""
+    """What it answered to these."""
     why: str | None
     """Why it is served by its own library; None if it has a fast form."""
 
@@ -68,14 +70,13 @@ class Adopted(Models):
 
     @property
     def shown(self) -> NDArray[np.int64]:
-        """Places of the rows that the card measures: at most `CARD_ROWS`, (n,)."""
-        order = np.random.default_rng(SPLIT_SEED).permutation(len(self.frame))
-        return np.sort(order[:CARD_ROWS])
+        """Places of the rows that the card measures, (n,)."""
+        return self.asked
 
     @property
     def shown_answers(self) -> NDArray[Any]:
         """What it answers to these rows."""
-        return self.answered[self.shown]
+        return self.answered
 
     def answers(self, frame: pd.DataFrame) -> NDArray[Any]:
         """Predict: probabilities (n, classes), values (n,), or labels of what gives no more."""
@@ -117,22 +118,22 @@ def adopt(  # noqa: PLR0913  # named settings
     whole = frame.assign(**{str(target.name): target})
     schema = _schema(original, whole, str(target.name), overrides, known_ahead)
     checks.warn_of_chance(model)
-    answers = checks.answers_of(original, frame)
-    schema, asked = proving.learned(original, schema, frame)
+    asked = np.random.default_rng(SPLIT_SEED).permutation(len(frame))[:ASKED_ROWS]
+    sample = frame.iloc[asked]
+    answers = checks.answers_of(original, sample)
+    schema, probes = proving.learned(original, schema, frame)
     clock.step("ask")
 
-    sample = np.sort(np.random.default_rng(SPLIT_SEED).permutation(len(frame))[:PROVED_ROWS])
     reason, head, proved = None, None, None
     try:
-        head, proved = _fast(original, schema, frame.iloc[sample], answers[sample], asked)
+        head, proved = _fast(original, schema, sample[:PROVED_ROWS], answers[:PROVED_ROWS], probes)
     except NoFastForm as error:
         reason = str(error)
         warnings.warn(_slow(original, frame, reason), TrainingWarning, stacklevel=3)
     clock.step("compile")
 
-    first = frame.iloc[sample[:ROWS]]
-    changed = proving.changed(frame, schema, proving.chosen(asked))
-    rows = inputs.records(changed, schema) + inputs.records(first, schema)
+    changed = proving.changed(frame, schema, proving.chosen(probes))
+    rows = inputs.records(changed, schema) + inputs.records(sample[:ROWS], schema)
     encoded = schema.encode(rows)
     own: dict[str, Mapping[str, bytes]] = {}
     expected: dict[str, NDArray[Any]] = {}
@@ -144,17 +145,18 @@ def adopt(  # noqa: PLR0913  # named settings
             outlier_kind, matrix[kept], matrix[held], schema, quantile=outlier_quantile, seed=seed
         )
         recall = outlier.recall(detector, matrix[held], schema)
-        scores = scores_of(answers) if answers.dtype.kind in "iuf" else None
-        labels = labels_of(answers, schema)
+        scores, labels = _predictions(answers, schema)
         profile = Profile.fit(matrix, schema, bins, scores=scores, labels=labels)
         if groups:
             profile = variation.varied(profile, matrix, groups)
+            # Of a sample the groups would be too small.
+            scores, labels = _predictions(checks.answers_of(original, frame), schema)
             profile = variation.predictions_varied(profile, scores, labels, groups)
         own = {"drift": {flavor.PROFILE: profile.to_json()}, "outlier": detectors.files(detector)}
         expected = {"drift": profile.place(encoded), "outlier": detector.score(encoded)}
     if head is not None:
         own["predictor"] = head.files
-        expected["predictor"] = np.concatenate([original.answers(changed), answers[sample[:ROWS]]])
+        expected["predictor"] = np.concatenate([original.answers(changed), answers[:ROWS]])
     clock.step("detectors")
 
     form = PYFUNC if head is None else head.kind
@@ -177,10 +179,20 @@ def adopt(  # noqa: PLR0913  # named settings
         data_digest=data_digest(whole),
         seconds=clock.seconds,
         original=original,
+        asked=asked,
         answered=answers,
         why=reason,
     )
-    return replace(adopted, metrics={**adopted.measured(whole, answers), **adopted.metrics})
+    measured = adopted.measured(whole.iloc[asked], answers)
+    return replace(adopted, metrics={**measured, **adopted.metrics})
+
+
+def _predictions(
+    answers: NDArray[Any], schema: Schema
+) -> tuple[NDArray[np.float64] | None, NDArray[np.int64] | None]:
+    """Give what the profile counts of answers: scores and labels, each (n,) or None."""
+    scores = scores_of(answers) if answers.dtype.kind in "iuf" else None
+    return scores, labels_of(answers, schema)
 
 
 def _schema(

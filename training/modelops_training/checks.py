@@ -60,9 +60,10 @@ def target_of(target: Any, frame: pd.DataFrame) -> pd.Series:
 
 
 def answers_of(original: Original, frame: pd.DataFrame) -> NDArray[Any]:
-    """Ask the model about all rows, as a server will. Raises DataError when it does not take them.
+    """Ask the model about rows, as a server will.
 
-    Gives probabilities (n, classes), values (n,), or labels of what gives no more.
+    Gives probabilities (n, classes), values (n,), or labels of what gives no more. Raises DataError
+    when it does not take them, or answers with no number.
     """
     way_out = (
         "a server gives it a frame; a ColumnTransformer gives a single column to what takes one"
@@ -76,6 +77,12 @@ def answers_of(original: Original, frame: pd.DataFrame) -> NDArray[Any]:
         ) from error
     if len(answers) != len(frame):
         raise DataError(f"{original.title} answers {len(answers)} of {len(frame)} rows: {way_out}")
+    if answers.dtype.kind == "f" and not (finite := np.isfinite(answers)).all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise DataError(
+            f"{original.title} answers {np.atleast_1d(answers[row]).tolist()} to row"
+            f" {frame.index[row]} of X: fit it so that all rows get a finite number"
+        )
     return answers
 
 

@@ -7,8 +7,8 @@ other. It runs in a thread of its own.
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -196,10 +196,21 @@ class Proxy:
         for watch in list(self._watches):
             watch.cancel()
 
-    def _ask(self, request: web.Request, body: bytes) -> "aiohttp.client._RequestContextManager":
+    @asynccontextmanager
+    async def _ask(
+        self, request: web.Request, body: bytes
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         kept = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
         url = URL(self._upstream + request.raw_path, encoded=True)
-        return self._session.request(request.method, url, headers=kept, data=body or None)
+        async with self._session.request(
+            request.method, url, headers=kept, data=body or None
+        ) as answer:
+            try:
+                yield answer
+            finally:
+                if answer.connection is not None and answer.connection.transport is not None:
+                    # Not read to its end. To take leave by TLS may last longer than this loop.
+                    answer.connection.transport.abort()
 
 
 def _reads(call: Call) -> bool:

@@ -8,6 +8,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/modelops
 UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 PYTHON := .venv/bin/python
 NAME ?= dev
+OF_EVERY_PYTHON := core health api adapters runtime training shell faults
 export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help
@@ -76,6 +77,12 @@ test-faults: setup ## The fault suite in full: every kill, every fault, a minute
 test-spark: setup ## The reference profile by a real Spark (needs Java, fetches 400 MB)
 	java -version 2>&1 | head -1 || apt-get install -y default-jre-headless
 	$(UV) run --frozen --no-sync --with 'pyspark>=4.1,<5' python -m pytest tests/spark
+
+.PHONY: test-python
+test-python: $(UV) ## What needs no sandbox, by another Python (VERSION=3.13, or the path of one)
+	python=$(CACHE)/another-python; \
+	UV_PROJECT_ENVIRONMENT=$$python $(UV) sync --frozen --quiet --python $(or $(VERSION),3.13); \
+	$$python/bin/python -m pytest -q $(or $(TESTS),$(addprefix tests/,$(OF_EVERY_PYTHON)))
 
 .PHONY: sandbox-up sandbox-down sandbox-status
 sandbox-up: setup ## Start a whole platform here (NAME=dev)

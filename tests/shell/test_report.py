@@ -196,7 +196,7 @@ def test_a_report_tells_what_the_pods_logged(
     shown = report(world, *place, "--text")
     assert shown.exit_code == 0, shown.output
     for words in ("DriftAlert", "AGEP", "m 7", "60 requests", "6,000"):
-        assert words in shown.output
+        assert words in shown.output, shown.output
 
     written = report(world, *place, "-o", str(tmp_path / "report.html"))
     assert written.exit_code == 0, written.output

@@ -108,11 +108,12 @@ def register(model: object, /, *arguments: Any, **settings: Any) -> Registration
     `X` (rows, columns) and `y` (rows,) are what the model was fitted on, or rows like them: a frame
     in the types that the model takes, and the target. They make the schema, the reference rows with
     the model's answers, the reference profile and the outlier detector, unless `with_detectors` is
-    False. Compiled are scikit-learn's linear models, trees, forests and boosting, LightGBM, XGBoost
-    and CatBoost, alone or behind a Pipeline that scales, imputes and encodes columns. Any other
-    model is registered in MLflow's own flavor, and a TrainingWarning says why and what it costs.
-    So is one that reads dates, or text of more than 1,000 different values; the detectors watch
-    the other columns then.
+    False. The model is measured on 10,000 of the rows at most, and asked about the others only
+    where `times` are given. Compiled are scikit-learn's linear models, trees, forests and boosting,
+    LightGBM, XGBoost and CatBoost, alone or behind a Pipeline that scales, imputes and encodes
+    columns. Any other model is registered in MLflow's own flavor, and a TrainingWarning says why
+    and what it costs. So is one that reads dates, or text of more than 1,000 different values; the
+    detectors watch the other columns then.
 
     `overrides` replaces fields of single inputs: `{"AGEP": {"unit": "years", "sensitive": True}}`,
     or `{"note": {"storage": "text"}}` for text that is no category.

@@ -8,7 +8,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/modelops
 UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 PYTHON := .venv/bin/python
 NAME ?= dev
-OF_EVERY_PYTHON := core health api adapters runtime training shell faults
+OF_EVERY_PYTHON := core health api adapters chart cli runtime training shell faults
 export UV_PYTHON_DOWNLOADS := never
 
 .PHONY: help
@@ -82,7 +82,7 @@ test-spark: setup ## The reference profile by a real Spark (needs Java, fetches 
 test-python: $(UV) ## What needs no sandbox, by another Python (VERSION=3.13, or the path of one)
 	python=$(CACHE)/another-python; \
 	UV_PROJECT_ENVIRONMENT=$$python $(UV) sync --frozen --quiet --python $(or $(VERSION),3.13); \
-	$$python/bin/python -m pytest -q $(or $(TESTS),$(addprefix tests/,$(OF_EVERY_PYTHON)))
+	$$python/bin/python -m pytest -q $(addprefix tests/,$(OF_EVERY_PYTHON))
 
 .PHONY: sandbox-up sandbox-down sandbox-status
 sandbox-up: setup ## Start a whole platform here (NAME=dev)

@@ -5,9 +5,8 @@ training and logging the same predictor takes, LightGBM's `train` and `mlflow.li
 Then a job that takes a fitted pipeline from a file and registers it with
 `modelops_training.register`, with and without detectors, beside one that logs the same with
 MLflow's `log_model`, which infers the requirements: the pipeline alone, or three models, as
-`register` makes them unless it is told otherwise. Model card, proof and aliases are ours alone. A
-job of one model is for the most part Python's start, imports and end, the same for both: its ratio
-is printed, and is no goal. Last a table of the predictor beside others: see training_peers.py.
+`register` makes them unless it is told otherwise. Model card, proof and aliases are ours alone.
+Last a table of the predictor beside others: see training_peers.py.
 """
 
 import argparse
@@ -130,15 +129,13 @@ def main() -> None:
     seconds = statistics.median(ours)
     print(f"median {seconds:.1f} s of CPU, {seconds / statistics.median(plain):.2f} of plain")
     three, logged_three, one, logged_one = map(statistics.median, jobs.values())
-    print(f"medians: three models {three:.1f} s, log_model {logged_three:.1f} s")
-    print(
-        f"one model {one:.1f} s, log_model {logged_one:.1f} s: {logged_one / one:.2f} times as long"
-    )
     conclude(
         "training",
         [
             goal("seconds of CPU, registering included", seconds, 20.0),
             at_least("three models, times faster than log_model", logged_three / three, 1.7),
+            at_least("one model, times faster than log_model", logged_one / one, 1.7),
+            at_least("three models, times faster than log_model of one", logged_one / three, 1.7),
             at_least("AUC", metrics["auc"], 0.905),
             goal("log loss", metrics["log_loss"], 0.376),
             goal("calibration error", metrics["calibration_error"], 0.015),

@@ -64,8 +64,12 @@ class Trainer:
 
     def children(self) -> list[int]:
         """Processes that the fork started."""
-        children = Path(f"/proc/{self.fork}/task/{self.fork}/children").read_text()
-        return [int(child) for child in children.split()]
+        return started_by(self.fork)
+
+
+def started_by(process: int) -> list[int]:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in children.split()]
 
 
 @pytest.fixture(scope="module")
@@ -297,12 +301,14 @@ def test_a_first_alias_that_is_refused_leaves_none(client: MlflowClient, server:
             client.get_model_version_by_alias(name, "fresh")
 
 
-def test_one_alias_alone_needs_no_note(client: MlflowClient, server: str) -> None:
+def test_one_alias_alone_needs_no_note_and_no_guardian(client: MlflowClient, server: str) -> None:
     seen: list[Request] = []
     refused: list[int | None] = [None]
+    before, guardians = started_by(os.getpid()), set[int]()
 
     def look(request: Request) -> int | None:
         seen.append(request)
+        guardians.update(started_by(os.getpid()))
         return refused[0] if request.moves_alias else None
 
     with intercepting(server, look) as proxy:
@@ -314,6 +320,21 @@ def test_one_alias_alone_needs_no_note(client: MlflowClient, server: str) -> Non
             aliases.move(replace(move, versions=((NAME, "2"),)))
     assert client.get_model_version_by_alias(NAME, "lone").version == "1"
     assert not any(request.notes_intent for request in seen)
+    assert guardians <= set(before)
+
+
+def test_one_alias_that_cannot_be_looked_at_is_left_to_people(server: str) -> None:
+    refusing: list[Request] = []
+
+    def refuse(request: Request) -> int | None:
+        if request.moves_alias:
+            refusing.append(request)
+        return 403 if refusing else None
+
+    with intercepting(server, refuse) as proxy:
+        move = Move(alias="lost", versions=((NAME, "1"),), tracking_uri=proxy, registry_uri=proxy)
+        with pytest.raises(AliasError, match="Alias 'lost' of 'victim' may have moved or not"):
+            aliases.move(move)
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(

@@ -36,6 +36,11 @@ def move(wanted: Move) -> None:
             f"{why}. No alias {wanted.alias!r} has moved; the new versions are registered: "
             f"{_listed(wanted)}"
         )
+    if outcome == mover.TORN and not wanted.can_tear:
+        raise AliasError(
+            f"{why}. Alias {wanted.alias!r} of {wanted.keeper!r} may have moved or not; register"
+            f" again, or set it by hand: {_listed(wanted)}"
+        )
     if outcome == mover.TORN:
         raise AliasError(
             f"{why}. Some aliases {wanted.alias!r} may have moved and others not; the operator "

@@ -1,8 +1,8 @@
 """How good predictions are: AUC, log loss, calibration; error and R2 for numbers.
 
-A model card measures dozens of groups, and scikit-learn takes ten times as long to look at what it
-is given as it takes to measure one: what classifiers are measured by is therefore written here, and
-the tests hold it to scikit-learn's.
+A model card measures dozens of groups, for which scikit-learn would look at its arguments longer
+than it measures: what classifiers are measured by is therefore written here, and the tests hold it
+to scikit-learn's.
 """
 
 import numpy as np

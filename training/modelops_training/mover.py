@@ -94,18 +94,22 @@ def carry_out(client: MlflowClient, move: Move, former: Holders, say: Say) -> in
     `say` is told what went wrong.
     """
     if not move.can_tear:
-        return DONE if _moved(client, move, say) else _put_back(client, move, former, say)
+        return _all_or_none(client, move, former, say)
     try:
         client.set_registered_model_tag(move.keeper, INTENT, move.to_json())
     except MlflowException as error:
         say(f"the move could not be noted: {error}")
         return UNMOVED
-    outcome = DONE if _moved(client, move, say) else _put_back(client, move, former, say)
+    outcome = _all_or_none(client, move, former, say)
     if outcome != TORN:
         # Left behind, the note does no harm: a repair looks at the aliases before it acts.
         with contextlib.suppress(MlflowException):
             client.delete_registered_model_tag(move.keeper, INTENT)
     return outcome
+
+
+def _all_or_none(client: MlflowClient, move: Move, former: Holders, say: Say) -> int:
+    return DONE if _moved(client, move, say) else _put_back(client, move, former, say)
 
 
 def _moved(client: MlflowClient, move: Move, say: Say) -> bool:

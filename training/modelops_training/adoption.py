@@ -19,8 +19,9 @@ from modelops_runtime.schema import Schema
 from numpy.typing import NDArray
 
 from modelops_training import checks, detectors, inputs, outlier, pipelines, proving, variation
-from modelops_training.compiling import Head, compiled
+from modelops_training.compiling import compiled
 from modelops_training.errors import DataError, NoFastForm, TrainingWarning
+from modelops_training.heads import Head
 from modelops_training.inputs import Overrides, Task
 from modelops_training.original import Original, as_frame
 from modelops_training.parity import ROWS
@@ -249,13 +250,11 @@ def _fast(
     finite = proving.refuses_large(original, schema, rows)
     head = compiled(original, schema, rows, finite=finite)
     files = {**head.files, flavor.SCHEMA: schema.to_json()}
-    difference = proving.prove(original, files, schema, rows, answers)
+    parts = [(rows, answers)]
     if asked:
         odd = proving.changed(rows, schema, asked)
-        difference = max(
-            difference, proving.prove(original, files, schema, odd, original.answers(odd))
-        )
-    return head, difference
+        parts.append((odd, original.answers(odd)))
+    return head, proving.prove(original, files, schema, parts)
 
 
 def _slow(original: Original, frame: pd.DataFrame, reason: str) -> str:

@@ -10,7 +10,6 @@ from modelops_runtime.detectors import IsolationForest, Neighbours
 from modelops_runtime.outlier import OutlierDetector, filled
 from modelops_runtime.schema import UNSEEN, Matrix, Schema
 from numpy.typing import NDArray
-from sklearn import ensemble
 
 from modelops_training import outlier
 
@@ -36,6 +35,8 @@ def fit(  # noqa: PLR0913  # named settings
     rows = filled(matrix, impute, unseen)
     detector: IsolationForest | Neighbours
     if kind == "isolation_forest":
+        from sklearn import ensemble  # noqa: PLC0415  # slow to load, and seldom asked for
+
         forest = ensemble.IsolationForest(n_estimators=TREES, random_state=seed).fit(rows)
         trees = treelite.sklearn.import_model(forest).serialize_bytes()
         detector = IsolationForest.of(

@@ -53,8 +53,10 @@ def describe(  # noqa: PLR0913  # named settings
         raise DataError(f"overrides: {unknown} are no features; the features are {names}")
     inputs = tuple(_input(frame[name], name, changes.get(name, {})) for name in names)
     output = _output(frame[target], target, task)
+    classes = output.classes is not None
+    goal = pd.factorize(frame[target])[0] if classes else _floats(frame[target])
     for name in names:
-        if name not in known_ahead and _tells(frame[name], frame[target], output):
+        if name not in known_ahead and _tells(frame[name], goal, classes=classes):
             raise DataError(
                 f"column {name!r} tells the target {target!r} one to one: is it known only"
                 " afterwards? leave it out of the features, or name it in `known_ahead` if it is"
@@ -247,23 +249,23 @@ def _codes(values: pd.Series, column: Input) -> NDArray[np.float64]:
     return coded
 
 
-def _tells(values: pd.Series, target: pd.Series, output: Output) -> bool:
-    """Say whether a column alone gives every target away."""
-    whole = values.notna()
-    values, target = values[whole], target[whole]
-    if len(values) < FEWEST_ROWS or target.nunique() < 2:
+def _tells(values: pd.Series, goal: NDArray[Any], *, classes: bool) -> bool:
+    """Say whether a column alone gives every target away; `goal` (n,) has values, or codes."""
+    whole = values.notna().to_numpy()
+    if not whole.all():
+        values, goal = values[whole], goal[whole]
+    if len(values) < FEWEST_ROWS or goal.min() == goal.max():
         return False
-    if output.kind == "regressor":
-        return _is_number(values) and _on_a_line(_floats(values), _floats(target))
-    if _is_number(values) and values.nunique() > MOST_INTEGER_CLASSES:
-        # Ranges that do not meet: a score, or what is counted once the class is known.
-        ends = values.groupby(target.to_numpy()).agg(["min", "max"]).sort_values("min")
-        return bool((ends["min"].to_numpy()[1:] > ends["max"].to_numpy()[:-1]).all())
+    if not classes:
+        return _is_number(values) and _on_a_line(_floats(values), goal)
     places, met = pd.factorize(values)
-    classes, names = pd.factorize(target)
+    if _is_number(values) and len(met) > MOST_INTEGER_CLASSES:
+        # Ranges that do not meet: a score, or what is counted once the class is known.
+        ends = values.groupby(goal).agg(["min", "max"]).sort_values("min")
+        return bool((ends["min"].to_numpy()[1:] > ends["max"].to_numpy()[:-1]).all())
     # Values that are mostly their own tell everything, and nothing.
     few = len(met) <= len(values) / 2
-    return few and len(pd.unique(places * len(names) + classes)) == len(met)
+    return few and len(pd.unique(places * (goal.max() + 1) + goal)) == len(met)
 
 
 def _on_a_line(values: NDArray[np.float64], target: NDArray[np.float64]) -> bool:

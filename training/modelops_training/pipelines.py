@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from modelops_runtime.encoder import STEPS, Encoder, Numbers, Tables
 from sklearn.compose import ColumnTransformer
-from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import (
@@ -69,6 +68,10 @@ def trace(transformer: object, features: list[Feature]) -> list[Feature]:
     """Tell what a fitted transformer makes of features. Raises NoFastForm."""
     if transformer == "passthrough" or transformer is None:
         return features
+    if hasattr(transformer, "get_support"):
+        # scikit-learn's SelectorMixin, whose package would load its neighbours and decompositions.
+        kept = transformer.get_support()
+        return [feature for feature, wanted in zip(features, kept, strict=True) if wanted]
     raise NoFastForm(f"{type(transformer).__name__} has no form in tables")
 
 
@@ -119,12 +122,6 @@ def _(transformer: FunctionTransformer, features: list[Feature]) -> list[Feature
     if name is None or transformer.kw_args:
         raise NoFastForm(f"FunctionTransformer of {transformer.func!r} has no form in tables")
     return [_stepped(feature, name, 0.0) for feature in features]
-
-
-@trace.register
-def _(transformer: SelectorMixin, features: list[Feature]) -> list[Feature]:
-    kept = transformer.get_support()
-    return [feature for feature, wanted in zip(features, kept, strict=True) if wanted]
 
 
 @trace.register

@@ -1,7 +1,8 @@
 """Asks a user's model what it takes, and compares its fast form with it."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from modelops_runtime import flavor
 from modelops_runtime.parity import size
-from modelops_runtime.predictors import Answer, PredictorError, RowsRefused, forms
+from modelops_runtime.predictors import Predictor, PredictorError, RowsRefused, forms
 from modelops_runtime.schema import Input, Schema
 from numpy.typing import NDArray
 
@@ -136,16 +137,28 @@ def prove(
     original: Original,
     files: Mapping[str, bytes],
     schema: Schema,
-    frame: pd.DataFrame,
-    expected: NDArray[np.float64],
+    parts: Iterable[tuple[pd.DataFrame, NDArray[np.float64]]],
 ) -> float:
     """Compare what the runtime answers over the files with the model; gives the largest difference.
 
-    `expected` is what the model answers to the rows of the frame.
+    Each part has rows, and what the model answers to them.
     Probabilities may differ by `TOLERANCE`, values by as much of their size, labels not at all.
     Raises NoFastForm.
     """
-    answer = _served(files, schema, frame)
+    with _served(files, schema) as predictor:
+        return max(
+            _difference(original, predictor, schema, frame, expected) for frame, expected in parts
+        )
+
+
+def _difference(
+    original: Original,
+    predictor: Predictor,
+    schema: Schema,
+    frame: pd.DataFrame,
+    expected: NDArray[np.float64],
+) -> float:
+    answer = predictor.predict((), inputs.encode(frame, schema))
     found = answer.scores if answer.probabilities is None else answer.probabilities
     if found is None or found.shape != expected.shape:
         raise NoFastForm(f"the model answers {expected.shape}, its compiled form otherwise")
@@ -166,12 +179,13 @@ def prove(
     return float(off.max())
 
 
-def _served(files: Mapping[str, bytes], schema: Schema, frame: pd.DataFrame) -> Answer:
+@contextmanager
+def _served(files: Mapping[str, bytes], schema: Schema) -> Iterator[Predictor]:
+    """Load the files as a server does; what that refuses raises NoFastForm."""
     with TemporaryDirectory() as folder:
         flavor.write_data(Path(folder), "predictor", "proof", {**files, flavor.PARITY: b"{}"})
         info = flavor.read(Path(folder))
         try:
-            predictor = forms(info)[0](info, schema.output)
-            return predictor.predict((), inputs.encode(frame, schema))
+            yield forms(info)[0](info, schema.output)
         except (PredictorError, RowsRefused) as error:
             raise NoFastForm(f"its compiled form does not answer: {error}") from error

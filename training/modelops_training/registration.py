@@ -1,5 +1,6 @@
 """Logs models to MLflow, registers predictor and detectors, and moves their alias together."""
 
+import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from modelops_runtime import flavor as runtime
 
@@ -30,6 +30,7 @@ TRAIN_ID_TAG = "modelops.train_id"
 ROLE_TAG = "modelops.role"
 DIGEST_TAG = "modelops.data_sha256"
 ALIAS = "candidate"
+_COMMIT = ("git", "rev-parse", "--verify", "HEAD")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,9 @@ def register(
     name: str,
     **settings: Unpack[OwnSettings],
 ) -> Registration: ...
-def register(model: object, /, *arguments: Any, **settings: Any) -> Registration:
+def register(
+    model: object, /, *arguments: Any, tracking_uri: str | None = None, **settings: Any
+) -> Registration:
     """Log and register a fitted model of your own with its fast form, and detectors beside it.
 
         register(model, X, y, "catalog.schema.tumours")    # a model of your own
@@ -135,9 +138,10 @@ def register(model: object, /, *arguments: Any, **settings: Any) -> Registration
     when MLflow refuses something or gives back other files than it was sent; versions registered
     until then stay, without an alias.
     """
-    if isinstance(model, Models):
-        return _register_models(model, *arguments, **settings)
-    return _register_own(model, *arguments, **settings)
+    with _tracking(tracking_uri):
+        if isinstance(model, Models):
+            return _register_models(model, *arguments, **settings)
+        return _register_own(model, *arguments, **settings)
 
 
 def _register_models(  # noqa: PLR0913  # named settings
@@ -150,11 +154,10 @@ def _register_models(  # noqa: PLR0913  # named settings
     dataset: str | None = None,
     notes: str = "",
     experiment: str | None = None,
-    tracking_uri: str | None = None,
 ) -> Registration:
     called = _called(trained.roles, name, names)
     started = time.perf_counter()
-    with _tracking(tracking_uri), _explained(name):
+    with _explained(name):
         naming.check(called, alias)
         aliases.repair(called["predictor"])
         measured = {step: trained.evaluate(rows) for step, rows in (evaluation or {}).items()}
@@ -210,10 +213,9 @@ def _register_own(  # named settings
     **settings: Any,
 ) -> Registration:
     of_registering = {key: settings.pop(key) for key in _SETTINGS & settings.keys()}
-    with _tracking(of_registering.get("tracking_uri")):
-        roles = ROLES if with_detectors else ROLES[-1:]
-        called = _called(roles, name, of_registering.get("names"))
-        naming.check(called, of_registering.get("alias", ALIAS))
+    roles = ROLES if with_detectors else ROLES[-1:]
+    called = _called(roles, name, of_registering.get("names"))
+    naming.check(called, of_registering.get("alias", ALIAS))
     adopted = adopt(model, X, y, with_detectors=with_detectors, **settings)
     return _register_models(adopted, name, **of_registering)
 
@@ -237,8 +239,11 @@ def _called(roles: Collection[str], name: str, names: Mapping[str, str] | None) 
 
 def _code() -> dict[str, str]:
     """Tell the commit that this runs at, where MLflow does not find it: it asks of the program."""
-    commit = get_git_commit(str(Path.cwd()))
-    return {MLFLOW_GIT_COMMIT: commit} if commit else {}
+    try:
+        asked = subprocess.run(_COMMIT, capture_output=True, text=True, check=True)  # noqa: S603  # ours
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {MLFLOW_GIT_COMMIT: asked.stdout.strip()}
 
 
 @contextmanager

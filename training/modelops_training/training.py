@@ -23,7 +23,6 @@ from modelops_training import (
     outlier,
     parity,
     predictor,
-    profiles,
     variation,
 )
 from modelops_training.errors import DataError
@@ -212,6 +211,8 @@ def train(  # noqa: PLR0913  # named settings
     scores, labels = scores_of(answers), labels_of(answers, schema)
     profile = Profile.fit(matrix, schema, bins, scores=scores, labels=labels)
     if reference is not None:
+        from modelops_training import profiles  # noqa: PLC0415  # only this needs Arrow's datasets
+
         whole = profiles.profile_of(reference, schema, bins)
         profile = replace(profile, features=whole.features, rows=whole.rows)
     if groups:

@@ -200,7 +200,7 @@ class RunningMlflow:
             (folder / path).write_bytes(content)
         client = self.client()
         run = client.create_run("0").info.run_id
-        if files:
+        if folder.is_dir():
             client.log_artifacts(run, str(folder), "model")
         with contextlib.suppress(MlflowException):
             client.create_registered_model(name)

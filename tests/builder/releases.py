@@ -21,7 +21,8 @@ FILES: Mapping[Role, Mapping[str, bytes]] = {
 }
 SIGNED = (
     b"flavors: {python_function: {loader_module: mlflow.sklearn}}\n"
-    b"""signature: {inputs: '[{"name": "age", "type": "long"}]'}\n"""
+    b"""signature: {inputs: '[{"name": "age", "type": "long"}]',"""
+    b""" outputs: '[{"name": "answer", "type": "double"}]'}\n"""
 )
 """MLmodel of a model without our flavor."""
 KINDS = {Role.PREDICTOR: "treelite", Role.DRIFT: "profile", Role.OUTLIER: "mahalanobis"}
@@ -32,21 +33,26 @@ def release(
 ) -> Sequence[ImageModel]:
     """Register one version of each of three models with our flavor."""
     models = []
+    for role, place in write_release(folder, seed).items():
+        model = mlflow.register(f"{name}_{role}", {}, place)
+        models.append(model.model_copy(update={"role": role}))
+    return models
+
+
+def write_release(folder: Path, seed: str) -> Mapping[Role, Path]:
+    """Write three models with our flavor as MLflow lays them out; give the folder of each."""
+    places = {}
     for role, files in FILES.items():
-        place = folder / seed / role
+        places[role] = place = folder / seed / role
         place.mkdir(parents=True)
         content = {name: data + seed.encode() for name, data in files.items()}
         settings = flavor.write_data(place, str(role), KINDS[role], content)
         described = yaml.safe_load(SIGNED)
         described["flavors"] = {"modelops": settings, "python_function": {}}
-        extra = {
-            "MLmodel": yaml.safe_dump(described).encode(),
-            "requirements.txt": b"lightgbm==4.7.0\n",
-            "unwanted.txt": b"not for the image",
-        }
-        model = mlflow.register(f"{name}_{role}", extra, place)
-        models.append(model.model_copy(update={"role": role}))
-    return models
+        (place / "MLmodel").write_text(yaml.safe_dump(described))
+        (place / "requirements.txt").write_text("lightgbm==4.7.0\n")
+        (place / "unwanted.txt").write_text("not for the image")
+    return places
 
 
 def spec_of(models: Sequence[ImageModel], config: OperatorConfig, name: str) -> ModelImageSpec:

@@ -1,6 +1,7 @@
 """Trains once for all tests of training."""
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 # Before anything imports MLflow: tests send no usage statistics.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+import mlflow
 from modelops_training import Registration, Trained, register, train
 from modelops_training.data import REFERENCE_YEAR, TARGET, UNITS, YEAR, employment
 
@@ -63,6 +65,15 @@ def small(mixed: pd.DataFrame) -> Trained:
 def server(tracking_uri: str) -> str:
     """Address of a real MLflow server."""
     return tracking_uri
+
+
+@pytest.fixture
+def pointed(server: str) -> Iterator[None]:
+    """Point MLflow's process-wide setting at the server."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server)
+    yield
+    mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="session")

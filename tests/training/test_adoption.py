@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import yaml
 from mlflow import MlflowClient
 from modelops_runtime import flavor as runtime
@@ -39,6 +40,7 @@ from sklearn import ensemble, linear_model, svm
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
@@ -125,7 +127,7 @@ def test_one_call_registers_three_models(
     for version in made.versions:
         found = client.get_model_version_by_alias(version.name, "candidate")
         assert found.version == version.version
-        assert found.tags["modelops.train_id"] == made.train_id
+        assert found.tags["modelops_train_id"] == made.train_id
     run = client.get_run(made.run_id)
     assert run.data.params["form"] == "linear"
     assert run.data.metrics["given_accuracy"] > 0.6
@@ -347,6 +349,11 @@ def test_a_slow_model_is_asked_about_a_sample() -> None:
     assert dated.profile.scores.variation is not None
 
 
+def test_what_cython_brings_into_every_module_is_no_package_to_name() -> None:
+    model = KNeighborsClassifier().fit([[0.0], [1.0]] * 5, [0, 1] * 5)
+    assert f"scikit-learn=={sklearn.__version__}" in native.requirements(Original(model))
+
+
 def test_code_that_no_package_brings_is_named() -> None:
     with pytest.raises(DataError, match="needs the module 'tests', which no installed package"):
         native.requirements(Original(Doubling()))
@@ -488,10 +495,10 @@ def test_names_follow_the_registrys_rules(
     if registry:
         monkeypatch.setattr(mlflow, "get_registry_uri", lambda: registry)
     if message is None:
-        naming.check({"predictor": name}, "candidate")
+        naming.check({"predictor": name}, "candidate", None)
         return
     with pytest.raises(RegistrationError, match=message):
-        naming.check({"predictor": name}, "candidate")
+        naming.check({"predictor": name}, "candidate", None)
 
 
 @pytest.mark.parametrize("alias", ["v1", "latest", "a b", ""])
@@ -504,7 +511,7 @@ def test_aliases_that_mean_something_else_are_refused(
 
 def test_each_model_needs_a_name_of_its_own() -> None:
     with pytest.raises(RegistrationError, match="each model needs one of its own"):
-        naming.check({"predictor": "a", "drift": "a"}, None)
+        naming.check({"predictor": "a", "drift": "a"}, None, None)
 
 
 def test_a_probe_of_a_missing_category_names_no_other() -> None:

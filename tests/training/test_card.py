@@ -145,7 +145,7 @@ def test_a_model_of_ones_own_has_a_card(
     )
     chosen = adopted.frame[adopted.frame["flag"]]
     assert flagged["rows"] == len(chosen)
-    assert flagged["metrics"] == adopted.scored(chosen, adopted.answers(chosen))
+    assert flagged["metrics"] == adopted.scored(adopted.truth(chosen), adopted.answers(chosen))
     card.write(described, tmp_path)
     page = Page((tmp_path / "model_card.html").read_text())
     assert ("Predicted and true" in page.text) == bool(described["curve"])

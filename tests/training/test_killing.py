@@ -101,7 +101,7 @@ def all_moved(client: MlflowClient, before: tuple[str, ...]) -> bool:
 
 def train_ids(client: MlflowClient) -> set[str]:
     return {
-        client.get_model_version(name, version).tags["modelops.train_id"]
+        client.get_model_version(name, version).tags["modelops_train_id"]
         for name, version in zip(NAMES, holders(client), strict=True)
     }
 

@@ -25,7 +25,6 @@ from modelops_training.heads import Head
 from modelops_training.inputs import Overrides, Task
 from modelops_training.original import Original, as_frame
 from modelops_training.parity import ROWS
-from modelops_training.proving import Probe
 from modelops_training.training import (
     KINDS,
     SPLIT_SEED,
@@ -83,12 +82,22 @@ class Adopted(Models):
         """Predict: probabilities (n, classes), values (n,), or labels of what gives no more."""
         return self.original.answers(checks.arranged(self.original, frame[list(self.schema.names)]))
 
-    def scored(self, frame: pd.DataFrame, answers: NDArray[Any]) -> dict[str, float]:
-        """Measure answers; of labels alone there is not much to tell."""
-        if self.original.classifies and self.original.classes is None:
-            hits = answers == frame[self.schema.output.name].to_numpy()
-            return {"accuracy": float(hits.mean())}
-        return super().scored(frame, answers)
+    @property
+    def _gives_labels(self) -> bool:
+        return self.original.classifies and self.original.classes is None
+
+    def truth(self, frame: pd.DataFrame) -> NDArray[Any]:
+        """Give the targets, (n,): the labels themselves where the model gives labels only."""
+        if self._gives_labels:
+            labels: NDArray[Any] = frame[self.schema.output.name].to_numpy()
+            return labels
+        return super().truth(frame)
+
+    def scored(self, truth: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        """Compare answers with targets; of labels alone there is not much to tell."""
+        if self._gives_labels:
+            return {"accuracy": float((answers == truth).mean())}
+        return super().scored(truth, answers)
 
 
 def adopt(  # noqa: PLR0913  # named settings
@@ -123,18 +132,21 @@ def adopt(  # noqa: PLR0913  # named settings
     sample = frame.iloc[asked]
     answers = checks.answers_of(original, sample)
     schema, probes = proving.learned(original, schema, frame)
+    odd = proving.changed(frame, schema, probes)
+    odd_answers = original.answers(odd) if probes else answers[:0]
     clock.step("ask")
 
     reason, head, proved = None, None, None
     try:
-        head, proved = _fast(original, schema, sample[:PROVED_ROWS], answers[:PROVED_ROWS], probes)
+        parts = [(sample[:PROVED_ROWS], answers[:PROVED_ROWS]), (odd, odd_answers)]
+        head, proved = _fast(original, schema, parts if probes else parts[:1])
     except NoFastForm as error:
         reason = str(error)
         warnings.warn(_slow(original, frame, reason), TrainingWarning, stacklevel=3)
     clock.step("compile")
 
-    changed = proving.changed(frame, schema, proving.chosen(probes))
-    rows = inputs.records(changed, schema) + inputs.records(sample[:ROWS], schema)
+    repeated = proving.chosen(len(probes))
+    rows = inputs.records(odd.iloc[repeated], schema) + inputs.records(sample[:ROWS], schema)
     encoded = schema.encode(rows)
     own: dict[str, Mapping[str, bytes]] = {}
     expected: dict[str, NDArray[Any]] = {}
@@ -157,7 +169,7 @@ def adopt(  # noqa: PLR0913  # named settings
         expected = {"drift": profile.place(encoded), "outlier": detector.score(encoded)}
     if head is not None:
         own["predictor"] = head.files
-        expected["predictor"] = np.concatenate([original.answers(changed), answers[:ROWS]])
+        expected["predictor"] = np.concatenate([odd_answers[repeated], answers[:ROWS]])
     clock.step("detectors")
 
     form = PYFUNC if head is None else head.kind
@@ -236,13 +248,13 @@ def _schema(
 
 
 def _fast(
-    original: Original,
-    schema: Schema,
-    rows: pd.DataFrame,
-    answers: NDArray[Any],
-    asked: Sequence[Probe],
+    original: Original, schema: Schema, parts: Sequence[tuple[pd.DataFrame, NDArray[Any]]]
 ) -> tuple[Head, float]:
-    """Make the fast form and prove it; gives the largest difference. Raises NoFastForm."""
+    """Make the fast form and prove it on rows and answers; gives the largest difference.
+
+    Raises NoFastForm.
+    """
+    rows = parts[0][0]
     if read := [column.name for column in schema.inputs if column.opaque]:
         raise NoFastForm(f"only the model itself reads {', '.join(read)}: free text or dates")
     if original.classifies and original.classes is None:
@@ -250,10 +262,6 @@ def _fast(
     finite = proving.refuses_large(original, schema, rows)
     head = compiled(original, schema, rows, finite=finite)
     files = {**head.files, flavor.SCHEMA: schema.to_json()}
-    parts = [(rows, answers)]
-    if asked:
-        odd = proving.changed(rows, schema, asked)
-        parts.append((odd, original.answers(odd)))
     return head, proving.prove(original, files, schema, parts)
 
 

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import IO, cast
+from typing import IO, Final, cast
 
 import mlflow
 from mlflow import MlflowClient
@@ -14,6 +14,8 @@ from mlflow.exceptions import MlflowException
 from modelops_training import guardian, mover
 from modelops_training.errors import AliasError
 from modelops_training.mover import INTENT, Holders, Move
+
+_ABSENT: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
 
 
 def move(wanted: Move) -> None:
@@ -75,15 +77,7 @@ def repair(name: str) -> Move | None:
     when it cannot be finished.
     """
     client = MlflowClient()
-    intent = next(
-        (
-            model.tags[INTENT]
-            for model in client.search_registered_models(filter_string=f"name = '{name}'")
-            if INTENT in model.tags
-        ),
-        None,
-    )
-    if intent is None:
+    if (intent := _noted(client, name)) is None:
         return None
     wanted = _here(intent, name)
     now = mover.holders(client, wanted)
@@ -94,6 +88,17 @@ def repair(name: str) -> Move | None:
     # All moved, none moved, or someone has moved them elsewhere since: nothing is torn.
     client.delete_registered_model_tag(name, INTENT)
     return None
+
+
+def _noted(client: MlflowClient, name: str) -> str | None:
+    """Read the note of a move; None where there is none, or no such model yet."""
+    try:
+        found: str | None = client.get_registered_model(name).tags.get(INTENT)
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise
+    return found
 
 
 def _here(intent: str, name: str) -> Move:

@@ -43,8 +43,8 @@ def describe(
 ) -> dict[str, Any]:
     """Describe a training as JSON; `later` has the metrics of later rows by step."""
     held = trained.frame.iloc[trained.shown]
-    answers = trained.shown_answers
-    groups = list(_groups(trained, held, answers))
+    truth, answers = trained.truth(held), trained.shown_answers
+    groups = list(_groups(trained, held, truth, answers))
     return {
         "model": {
             "name": name,
@@ -72,7 +72,7 @@ def describe(
         "group_metrics": [
             each for each in trained.metrics if any(each in group["metrics"] for group in groups)
         ],
-        "curve": _curve(held, trained, answers),
+        "curve": _curve(trained, truth, answers),
         "importance": _importance(trained),
         "limits": list(_limits(trained, groups)),
     }
@@ -132,10 +132,11 @@ def _input(column: Input, missing: float) -> dict[str, Any]:
     }
 
 
-def _groups(trained: Models, held: pd.DataFrame, answers: NDArray[Any]) -> Iterator[dict[str, Any]]:
+def _groups(
+    trained: Models, held: pd.DataFrame, truth: NDArray[Any], answers: NDArray[Any]
+) -> Iterator[dict[str, Any]]:
     """Measure the rows of each category, and of each quarter of the numbers."""
     matrix = inputs.encode(held, trained.schema)
-    truth = held[[trained.schema.output.name]]
     for column, values in zip(trained.schema.inputs, matrix.T, strict=True):
         for label, chosen in _parts(values, column):
             count = int(chosen.sum())
@@ -160,22 +161,20 @@ def _parts(values: NDArray[np.float64], column: Input) -> Iterator[tuple[str, ND
         yield "missing", missing
 
 
-def _curve(held: pd.DataFrame, trained: Models, answers: NDArray[Any]) -> list[dict[str, float]]:
+def _curve(trained: Models, truth: NDArray[Any], answers: NDArray[Any]) -> list[dict[str, float]]:
     """Compare what was predicted with what came, in tenths of the rows by what was predicted.
 
     That is the probability of the second class of two, of the predicted one of more, or a value.
     Labels alone tell no such thing.
     """
-    schema = trained.schema
-    if schema.output.kind == "classifier" and answers.ndim == 1:
+    if trained.schema.output.kind == "classifier" and answers.ndim == 1:
         return []
-    if schema.output.kind == "classifier":
-        codes = inputs.target_codes(held, schema)
+    if answers.ndim == 2:
         binary = answers.shape[1] == 2
         told = answers[:, 1] if binary else answers.max(axis=1)
-        came = codes if binary else answers.argmax(axis=1) == codes
+        came = truth if binary else answers.argmax(axis=1) == truth
     else:
-        told, came = answers, held[schema.output.name].to_numpy(np.float64)
+        told, came = answers, truth
     order = np.argsort(told, kind="stable")
     return [
         {

@@ -6,7 +6,6 @@ to scikit-learn's.
 """
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import mean_absolute_error, r2_score
 from sklearn.metrics import root_mean_squared_error as rmse
@@ -31,13 +30,13 @@ def calibration_error(
 def auc(hits: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     """Measure the area under the ROC curve, 0 to 1; both (n,), with hits and misses among them.
 
-    It is the chance that a hit has the higher score of the two, which the ranks tell (Hanley and
-    McNeil 1982, "The meaning and use of the area under a receiver operating characteristic curve").
+    It is the chance that a hit has the higher score of the two, half of it where they are equal
+    (Hanley and McNeil 1982, "The meaning and use of the area under a receiver operating
+    characteristic curve").
     """
-    ranks = pd.Series(scores).rank().to_numpy()
-    count = int(hits.sum())
-    above = float(ranks[hits].sum()) - count * (count + 1) / 2
-    return above / (count * (len(hits) - count))
+    came, others = np.sort(scores[hits]), np.sort(scores[~hits])
+    below = np.searchsorted(others, came, "left") + np.searchsorted(others, came, "right")
+    return float(below.sum()) / (2 * len(came) * len(others))
 
 
 def log_loss(codes: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:

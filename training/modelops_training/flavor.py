@@ -4,7 +4,6 @@ The fast files travel under `modelops/`; `python_function` is `python_model.py` 
 files, with the runtime's light modules it needs beside it, and nothing is ever pickled.
 """
 
-import shutil
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import ZipFile, ZipInfo
 
 import lightgbm
 import mlflow.lightgbm
@@ -34,6 +34,7 @@ _MODULES = (
     *("__init__.py", "detectors.py", "encoder.py", "flavor.py", "forest.py", "levels.py"),
     *("linear.py", "outlier.py", "predictors.py", "profile.py", "schema.py"),
 )
+_LIGHT_HALF = "modelops_runtime.zip"
 _CHECK = "warn_dependency_requirement_mismatches"
 _CHECKING = getattr(environment, _CHECK, None)
 _LIBRARIES = ("numpy", "orjson", "pandas")
@@ -78,7 +79,7 @@ def save_model(
         mlflow.pyfunc.save_model(
             path,
             python_model=str(_PROGRAM),
-            code_paths=[str(_light_half(Path(scratch, "code")))],
+            code_paths=[str(_light_half(Path(scratch)))],
             mlflow_model=model,
             signature=contents.signature,
             input_example=contents.example,
@@ -90,8 +91,11 @@ def save_model(
         Path(path), contents.role, contents.kind, contents.files, train_id=contents.train_id
     )
     model.add_flavor(FLAVOR_NAME, **entry)
+    loading = model.flavors[mlflow.pyfunc.FLAVOR_NAME]
     # MLflow notes where the program lay when it was logged, and needs its name only.
-    model.flavors[mlflow.pyfunc.FLAVOR_NAME][mlflow.pyfunc.MODEL_CODE_PATH] = _PROGRAM.name
+    loading[mlflow.pyfunc.MODEL_CODE_PATH] = _PROGRAM.name
+    # What is named here MLflow puts on Python's path, which takes an archive as well as a folder.
+    loading[mlflow.pyfunc.CODE] = f"{loading[mlflow.pyfunc.CODE]}/{_LIGHT_HALF}"
     if runtime.LIGHTGBM in contents.files:
         model.add_flavor(
             mlflow.lightgbm.FLAVOR_NAME,
@@ -119,9 +123,11 @@ def _pins_unchecked() -> Iterator[None]:
 
 
 def _light_half(folder: Path) -> Path:
-    package = folder / modelops_runtime.__name__
-    package.mkdir(parents=True)
+    """Pack the modules, the same bytes each time: of a file alone a store makes less ado."""
     source = Path(modelops_runtime.__file__).parent
-    for name in _MODULES:
-        shutil.copyfile(source / name, package / name)
-    return package
+    packed = folder / _LIGHT_HALF
+    with ZipFile(packed, "w") as archive:
+        for name in _MODULES:
+            # Without the time of the file.
+            archive.writestr(ZipInfo(f"{source.name}/{name}"), (source / name).read_bytes())
+    return packed

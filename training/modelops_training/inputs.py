@@ -153,13 +153,14 @@ def _input(values: pd.Series, name: str, changes: Mapping[str, Any]) -> Input:
         raise DataError(f"column {name!r} holds lists or objects; give numbers, text or booleans")
     if values.isna().all():
         raise DataError(f"column {name!r} is empty; leave it out of the features")
-    if len(values.dropna().unique()) == 1:
+    met = values.dropna().unique()
+    if len(met) == 1:
         raise DataError(f"column {name!r} has one value only; leave it out of the features")
     kind = changes.get("kind", "number" if _is_number(values) else "category")
     if changes.get("storage") in {"datetime", "text"}:
         derived = Input(name=name, kind="category")
     else:
-        derived = _number(values, name) if kind == "number" else _category(values, name)
+        derived = _number(values, name) if kind == "number" else _category(met, name)
     frozen: dict[str, Any] = {key: _frozen(value) for key, value in changes.items()}
     return replace(derived, **frozen)
 
@@ -195,8 +196,9 @@ def _numbers(values: pd.Series, name: str) -> NDArray[np.float64]:
     return numbers
 
 
-def _category(values: pd.Series, name: str) -> Input:
-    dtype = values.dtype
+def _category(met: Any, name: str) -> Input:
+    """Describe a category by the values met, an array without gaps."""
+    dtype = met.dtype
     if isinstance(dtype, pd.DatetimeTZDtype):
         raise DataError(
             f"column {name!r} holds {dtype}, and MLflow's signatures know no time zones: fit the"
@@ -207,12 +209,12 @@ def _category(values: pd.Series, name: str) -> Input:
             f"column {name!r} holds {dtype}; turn it into numbers, days since say. {_AS_IT_IS}"
         )
     if isinstance(dtype, pd.CategoricalDtype):
-        met = set(values.dropna().unique())
-        levels = [text_of(value, name) for value in dtype.categories if value in met]
+        known = set(met)
+        levels = [text_of(value, name) for value in dtype.categories if value in known]
         if not dtype.ordered:
             levels = _sorted(levels)
     else:
-        levels = _sorted({text_of(value, name) for value in values.dropna().unique()})
+        levels = _sorted({text_of(value, name) for value in met})
     if len(levels) > MOST_LEVELS:
         raise DataError(
             f"column {name!r} has {len(levels)} different values, {MOST_LEVELS} are the limit: an "
@@ -265,7 +267,7 @@ def _tells(values: pd.Series, goal: NDArray[Any], *, classes: bool) -> bool:
         return bool((ends["min"].to_numpy()[1:] > ends["max"].to_numpy()[:-1]).all())
     # Values that are mostly their own tell everything, and nothing.
     few = len(met) <= len(values) / 2
-    return few and len(pd.unique(places * (goal.max() + 1) + goal)) == len(met)
+    return few and np.count_nonzero(np.bincount(places * (goal.max() + 1) + goal)) == len(met)
 
 
 def _on_a_line(values: NDArray[np.float64], target: NDArray[np.float64]) -> bool:

@@ -5,7 +5,7 @@ two requests would leave a new detector beside an old predictor. While it moves 
 (`guardian.py`, a process in a session of its own) therefore waits, and starts this file as a
 program to finish the move should the trainer die. What could still come between (the machine dies,
 the server stays away) is covered twice: the intent is written down first, for the next training or
-`modelops-train --repair` to finish, and the operator releases no models whose `modelops.train_id`
+`modelops-train --repair` to finish, and the operator releases no models whose `modelops_train_id`
 tags differ.
 
 It imports MLflow's client only, and is run as a file, since the package imports more.
@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-INTENT = "modelops.moving"
+# Without dots and dashes, which Unity Catalog has for itself.
+INTENT = "modelops_moving"
 PAUSES = (0.0, 0.5, 2.0, 8.0)  # seconds before each attempt; MLflow's client retries within them
 DONE, UNMOVED, TORN = 0, 3, 4
 Holders = Mapping[str, str | None]

@@ -15,12 +15,22 @@ _ALIAS: Final = re.compile(r"[\w-]{1,255}", re.ASCII)
 _RESERVED: Final = re.compile(r"v\d+|latest", re.IGNORECASE)
 
 
-def check(names: Mapping[str, str], alias: str | None) -> None:
-    """Hold the models' names (by role) and the alias to the registry's rules.
+def on_databricks() -> bool:
+    """Say whether runs are logged to a workspace of Databricks."""
+    return mlflow.get_tracking_uri().startswith("databricks")
+
+
+def check(names: Mapping[str, str], alias: str | None, experiment: str | None) -> None:
+    """Hold the names of models (by role), alias and experiment to the rules of where they go.
 
     MLflow's own: no slash and no colon. Unity Catalog's: three names, catalog.schema.model, and no
-    spaces. Raises RegistrationError.
+    spaces. Databricks': experiments are paths. Raises RegistrationError.
     """
+    if experiment and on_databricks() and not experiment.startswith("/"):
+        raise RegistrationError(
+            f"experiment {experiment!r}: on Databricks give its path in the workspace, such as"
+            f" /Shared/{experiment}"
+        )
     registry = mlflow.get_registry_uri()
     catalog = registry.startswith(("databricks-uc", "uc:"))
     for role, name in names.items():

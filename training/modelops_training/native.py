@@ -22,6 +22,8 @@ from modelops_training.errors import DataError
 from modelops_training.original import Original
 
 _ALWAYS: Final = ("cloudpickle", "numpy", "pandas")
+_CYTHON: Final = "_cython_"
+"""Begins the name of what every module compiled by Cython brings along, by its release."""
 _ARGUMENTS: Final = {"lightgbm": "lgb_model", "xgboost": "xgb_model", "catboost": "cb_model"}
 """What MLflow's flavor of each library calls the model."""
 
@@ -55,7 +57,8 @@ def requirements(original: Original) -> list[str]:
     owners = packages_distributions()
     found = {owner for name in names.packages for owner in owners.get(name, [])[:1]}
     built_in = {*sys.stdlib_module_names, "__main__", "builtins"}
-    if lost := sorted(names.packages - owners.keys() - built_in):
+    brought = {name for name in names.packages if name.startswith(_CYTHON)}
+    if lost := sorted(names.packages - owners.keys() - built_in - brought):
         raise DataError(
             f"{original.title} needs the module {lost[0]!r}, which no installed package brings, so"
             " a server cannot import it: make it a package, or define its code in the notebook"

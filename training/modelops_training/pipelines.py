@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from modelops_runtime.encoder import STEPS, Encoder, Numbers, Tables
 from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -68,10 +67,12 @@ def trace(transformer: object, features: list[Feature]) -> list[Feature]:
     """Tell what a fitted transformer makes of features. Raises NoFastForm."""
     if transformer == "passthrough" or transformer is None:
         return features
-    if hasattr(transformer, "get_support"):
-        # scikit-learn's SelectorMixin, whose package would load its neighbours and decompositions.
-        kept = transformer.get_support()
-        return [feature for feature, wanted in zip(features, kept, strict=True) if wanted]
+    # By name, since their packages would load scikit-learn's neighbours and decompositions.
+    kinds = {kind.__name__ for kind in type(transformer).__mro__}
+    if "SelectorMixin" in kinds:
+        return _selected(transformer, features)
+    if "SimpleImputer" in kinds:
+        return _imputed(transformer, features)
     raise NoFastForm(f"{type(transformer).__name__} has no form in tables")
 
 
@@ -151,8 +152,12 @@ def _(transformer: MinMaxScaler, features: list[Feature]) -> list[Feature]:
     return _clipped(scaled, *transformer.feature_range) if transformer.clip else scaled
 
 
-@trace.register
-def _(transformer: SimpleImputer, features: list[Feature]) -> list[Feature]:
+def _selected(selector: Any, features: list[Feature]) -> list[Feature]:
+    kept = selector.get_support()
+    return [feature for feature, wanted in zip(features, kept, strict=True) if wanted]
+
+
+def _imputed(transformer: Any, features: list[Feature]) -> list[Feature]:
     gap = transformer.missing_values
     found: list[Feature] = []
     for feature, statistic in zip(features, transformer.statistics_, strict=True):

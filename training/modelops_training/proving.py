@@ -127,10 +127,9 @@ def _answers(original: Original, frame: pd.DataFrame) -> bool:
     return True
 
 
-def chosen(asked: Sequence[Probe]) -> list[Probe]:
-    """Choose the probes that a server repeats at its start, evenly over the inputs."""
-    places = np.linspace(0, len(asked) - 1, min(MOST_PROBES, len(asked))).astype(int)
-    return [asked[place] for place in places]
+def chosen(count: int) -> NDArray[np.int64]:
+    """Choose which of so many probes a server repeats at its start, evenly over the inputs."""
+    return np.linspace(0, count - 1, min(MOST_PROBES, count)).astype(np.int64)
 
 
 def prove(

@@ -1,6 +1,5 @@
 """Logs models to MLflow, registers predictor and detectors, and moves their alias together."""
 
-import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from modelops_runtime import flavor as runtime
 
@@ -26,11 +26,11 @@ from modelops_training.mover import Move
 from modelops_training.signature import Table, example, signature
 from modelops_training.training import ROLES, Models
 
-TRAIN_ID_TAG = "modelops.train_id"
-ROLE_TAG = "modelops.role"
-DIGEST_TAG = "modelops.data_sha256"
+# Without dots and dashes, which Unity Catalog has for itself.
+TRAIN_ID_TAG = "modelops_train_id"
+ROLE_TAG = "modelops_role"
+DIGEST_TAG = "modelops_data_sha256"
 ALIAS = "candidate"
-_COMMIT = ("git", "rev-parse", "--verify", "HEAD")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,9 @@ def register(
     `<name>_drift` and `<name>_outlier` unless `names` says otherwise by role. `evaluation` maps a
     step (a year, say) to rows with known targets; their metrics are logged under that step.
     `dataset` names the training data, `notes` say what the model is for and what not: on the run,
-    and on the model card of what `train` made. Without `tracking_uri`, MLflow's own setting counts.
+    and on the model card of what `train` made. The run is of the `experiment` of that name, which
+    is the predictor's unless it is said; on Databricks a path, by default the one of the notebook
+    or job. Without `tracking_uri`, MLflow's own setting counts.
     With `alias=None` the versions are only registered, else it leads to all of them or to none. An
     alias move that an earlier run of this could not finish is finished first.
 
@@ -158,11 +160,11 @@ def _register_models(  # noqa: PLR0913  # named settings
     called = _called(trained.roles, name, names)
     started = time.perf_counter()
     with _explained(name):
-        naming.check(called, alias)
+        naming.check(called, alias, experiment)
         aliases.repair(called["predictor"])
         measured = {step: trained.evaluate(rows) for step, rows in (evaluation or {}).items()}
         with mlflow.start_run(
-            experiment_id=_experiment(experiment or name),
+            experiment_id=_experiment(experiment, name),
             run_name=f"{name} {trained.train_id}",
             nested=mlflow.active_run() is not None,
             tags={TRAIN_ID_TAG: trained.train_id, DIGEST_TAG: trained.data_digest, **_code()},
@@ -215,7 +217,7 @@ def _register_own(  # named settings
     of_registering = {key: settings.pop(key) for key in _SETTINGS & settings.keys()}
     roles = ROLES if with_detectors else ROLES[-1:]
     called = _called(roles, name, of_registering.get("names"))
-    naming.check(called, of_registering.get("alias", ALIAS))
+    naming.check(called, of_registering.get("alias", ALIAS), of_registering.get("experiment"))
     adopted = adopt(model, X, y, with_detectors=with_detectors, **settings)
     return _register_models(adopted, name, **of_registering)
 
@@ -239,11 +241,8 @@ def _called(roles: Collection[str], name: str, names: Mapping[str, str] | None) 
 
 def _code() -> dict[str, str]:
     """Tell the commit that this runs at, where MLflow does not find it: it asks of the program."""
-    try:
-        asked = subprocess.run(_COMMIT, capture_output=True, text=True, check=True)  # noqa: S603  # ours
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    return {MLFLOW_GIT_COMMIT: asked.stdout.strip()}
+    commit = get_git_commit(str(Path.cwd()))
+    return {MLFLOW_GIT_COMMIT: commit} if commit else {}
 
 
 @contextmanager
@@ -270,8 +269,14 @@ def _explained(name: str) -> Iterator[None]:
         ) from error
 
 
-def _experiment(name: str) -> str:
-    client = MlflowClient()
+def _experiment(wanted: str | None, name: str) -> str | None:
+    """Find or make the experiment; None leaves the choice to MLflow.
+
+    On Databricks that is the one of the notebook or job, or what `mlflow.set_experiment` says.
+    """
+    if wanted is None and naming.on_databricks():
+        return None
+    client, name = MlflowClient(), wanted or name
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
     return str(client.create_experiment(name))

@@ -105,15 +105,19 @@ class Models:
 
     def measured(self, frame: pd.DataFrame, answers: NDArray[Any]) -> dict[str, float]:
         """Measure answers to rows with known targets, and the outliers among these."""
-        metrics = self.scored(frame, answers)
+        metrics = self.scored(self.truth(frame), answers)
         if self.detector is None:
             return metrics
         matrix = inputs.encode(frame, self.schema)
         return {**metrics, "outlier_rate": float(self.detector.flag(matrix).mean())}
 
-    def scored(self, frame: pd.DataFrame, answers: NDArray[Any]) -> dict[str, float]:
-        """Measure answers to rows with known targets."""
-        return scored(frame, self.schema, answers)
+    def truth(self, frame: pd.DataFrame) -> NDArray[Any]:
+        """Give the targets of rows as `scored` takes them, (n,). Raises DataError."""
+        return truth_of(frame, self.schema)
+
+    def scored(self, truth: NDArray[Any], answers: NDArray[Any]) -> dict[str, float]:
+        """Compare answers with targets."""
+        return scored(truth, answers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +256,7 @@ def train(  # noqa: PLR0913  # named settings
         detector=detector,
         profile=profile,
         metrics={
-            **scored(frame.iloc[held], schema, answers),
+            **scored(truth_of(frame.iloc[held], schema), answers),
             "outlier_rate": detector.reference_rate,
             **outlier.recall(detector, matrix[held], schema),
             "parity_difference": proved,
@@ -282,12 +286,17 @@ def data_digest(frame: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def goal_of(frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
-    """Give the target as numbers (n,): class indices of a classifier."""
+def truth_of(frame: pd.DataFrame, schema: Schema) -> NDArray[Any]:
+    """Give the target, (n,): class indices of a classifier, or numbers. Raises DataError."""
     if schema.output.kind == "classifier":
-        return inputs.target_codes(frame, schema).astype(np.float64)
+        return inputs.target_codes(frame, schema)
     values: NDArray[np.float64] = frame[schema.output.name].to_numpy(np.float64)
     return values
+
+
+def goal_of(frame: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+    """Give the target as LightGBM takes it, (n,)."""
+    return truth_of(frame, schema).astype(np.float64)
 
 
 def split(goal: NDArray[np.float64], schema: Schema) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -328,11 +337,11 @@ def labels_of(answers: NDArray[Any], schema: Schema) -> NDArray[np.int64] | None
     return np.array([places.get(str(each), -1) for each in answers.tolist()], dtype=np.int64)
 
 
-def scored(frame: pd.DataFrame, schema: Schema, answers: NDArray[np.float64]) -> dict[str, float]:
-    """Compare answers with the targets in the frame, by the metrics of the schema's task."""
-    if schema.output.kind == "classifier":
-        return evaluation.classification(inputs.target_codes(frame, schema), answers)
-    return evaluation.regression(frame[schema.output.name].to_numpy(np.float64), answers)
+def scored(truth: NDArray[Any], answers: NDArray[np.float64]) -> dict[str, float]:
+    """Compare answers with what `truth_of` gives: probabilities (n, classes), or values (n,)."""
+    if answers.ndim == 2:
+        return evaluation.classification(truth, answers)
+    return evaluation.regression(truth, answers)
 
 
 def packed(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -19,9 +19,11 @@ Aliases = Mapping[str, str]
 T = TypeVar("T")
 
 MLMODEL: Final = "MLmodel"
-TRAIN_ID: Final = "modelops.train_id"
+TRAIN_IDS: Final = ("modelops_train_id", "modelops.train_id")
+"""The tag that names the training: Unity Catalog takes no dots. Older versions have the second."""
 _PAGE: Final = 200
 _THREADS: Final = 8
+_MOST_ASKED: Final = 20
 _PATIENCE: Final = 60.0
 """Seconds for one question, which may take several requests."""
 _SETTINGS: Final = {
@@ -80,7 +82,7 @@ class MlflowRegistry:
         self._versions: dict[tuple[str, str], ModelVersion] = {}
 
     async def walk(self) -> Mapping[str, Aliases]:
-        """Read the aliases of every model, 200 models a request."""
+        """Read the aliases of every model, 200 models a request; of none in Unity Catalog."""
         return await self._ask("its registered models", Reason.MODEL_NOT_FOUND, self._walk)
 
     async def model(self, name: str) -> Aliases:
@@ -113,7 +115,7 @@ class MlflowRegistry:
             version=str(found.version),
             run_id=found.run_id or "",
             source=found.source or "",
-            train_id=found.tags.get(TRAIN_ID),
+            train_id=_training(found),
             python=await self._python(name, str(found.version)) if self._pythons else None,
         )
         self._versions[name, version] = model
@@ -128,11 +130,12 @@ class MlflowRegistry:
             raise
 
     async def of_training(self, name: str, train_id: str) -> str | None:
-        """Find the newest version of a model that came of a training; not told by Unity Catalog.
+        """Find the newest version of a model that came of a training.
 
-        None when there is no such version, or no such model.
+        None when there is no such version, or no such model. Unity Catalog, whose lists know no
+        tags, is asked about the newest `_MOST_ASKED` versions one by one.
         """
-        what = f"versions of model {name!r} by their tag {TRAIN_ID}"
+        what = f"versions of model {name!r} by their tag {TRAIN_IDS[0]}"
         return await self._ask(
             what, Reason.VERSION_NOT_FOUND, lambda: self._of_training(name, train_id)
         )
@@ -149,22 +152,30 @@ class MlflowRegistry:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _walk(self) -> Mapping[str, Aliases]:
-        found: dict[str, Aliases] = {}
-        token: str | None = None
-        while True:
-            page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
-            found |= {model.name: dict(model.aliases) for model in page}
-            token = page.token
-            if not token:
-                return found
+        search = self._client.search_registered_models
+        if is_databricks(self._uri):
+            # Its lists tell no aliases: one entry shows that it answers.
+            search(max_results=1)
+            return {}
+        return {model.name: dict(model.aliases) for model in _all(search, max_results=_PAGE)}
 
     def _of_training(self, name: str, train_id: str) -> str | None:
-        found = self._client.search_model_versions(
-            f"name = '{name}' AND tags.`{TRAIN_ID}` = '{train_id}'",
-            max_results=1,
-            order_by=["version_number DESC"],
-        )
-        return str(found[0].version) if found else None
+        if is_databricks(self._uri):
+            listed = _all(self._client.search_model_versions, filter_string=f"name='{name}'")
+            newest = sorted((int(each.version) for each in listed), reverse=True)[:_MOST_ASKED]
+            versions = (self._client.get_model_version(name, str(number)) for number in newest)
+            return next(
+                (str(each.version) for each in versions if _training(each) == train_id), None
+            )
+        for tag in TRAIN_IDS:
+            found = self._client.search_model_versions(
+                f"name = '{name}' AND tags.`{tag}` = '{train_id}'",
+                max_results=1,
+                order_by=["version_number DESC"],
+            )
+            if found:
+                return str(found[0].version)
+        return None
 
     def _aliases(self, name: str) -> Aliases:
         return dict(_named(self._client.get_registered_model(name)).aliases)
@@ -220,6 +231,25 @@ class MlflowRegistry:
         return Failure(reason=Reason.REGISTRY_UNREACHABLE, message=message, permanent=False)
 
 
+def _all(search: Callable[..., Any], **wanted: Any) -> Iterator[Any]:
+    """Read a list of MLflow's to its end."""
+    token: str | None = None
+    while True:
+        page = search(page_token=token, **wanted)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _training(version: Any) -> str | None:
+    return next((version.tags[tag] for tag in TRAIN_IDS if tag in version.tags), None)
+
+
+def is_databricks(tracking_uri: str) -> bool:
+    """Tell whether models are in Unity Catalog."""
+    return tracking_uri.startswith("databricks")
+
+
 def is_on_this_disk(tracking_uri: str) -> bool:
     """Tell whether the registry is a file or a folder here, and no server: so are its models."""
     return urlsplit(tracking_uri).scheme in {"", "file", "sqlite"}
@@ -241,7 +271,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _registry_uri(tracking_uri: str) -> str:
     """Give the address of the registry beside the tracking server: Databricks has it in Unity."""
-    if tracking_uri.startswith("databricks"):
+    if is_databricks(tracking_uri):
         return tracking_uri.replace("databricks", "databricks-uc", 1)
     return tracking_uri
 
@@ -267,7 +297,9 @@ def model_files(tracking_uri: str, name: str, version: str) -> Any:
     )
 
     uris = {"tracking_uri": tracking_uri, "registry_uri": _registry_uri(tracking_uri)}
-    if tracking_uri.startswith("databricks"):
+    if is_databricks(tracking_uri):
+        # MLflow's reader makes a client of its own, which would look for runs in a database here.
+        os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri)
         # Unity Catalog lends a short-lived credential for each version, by way of this address.
         return get_artifact_repository(f"models:/{name}/{version}", **uris)
     client: Any = MlflowClient(**uris)

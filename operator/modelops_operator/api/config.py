@@ -45,7 +45,7 @@ class MlflowConfig(Fields):
     tracking_uri: Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+|databricks[^\s]*)$")]
     """An http address, or `databricks`."""
     poll_interval: Interval = timedelta(seconds=30)
-    """How often the aliases are read: one request for the whole fleet."""
+    """How often the aliases are read: one request for the whole fleet, one per model in Unity."""
     settle: Annotated[timedelta, DurationBetween("0ms", "24h")] = timedelta(seconds=10)
     """How long aliases may lead to different trainings before that is told as a failure.
 

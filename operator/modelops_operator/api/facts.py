@@ -38,7 +38,7 @@ class ModelVersion:
     source: str
     """The artifact location, as the registry records it."""
     train_id: str | None = None
-    """Tag `modelops.train_id`: shared by the models that one training registered together."""
+    """Tag `modelops_train_id`: shared by the models that one training registered together."""
     python: str | None = None
     """Minor version of Python that it was logged with; None where it is not told, or not asked."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from modelops_runtime.admission import LONGEST_QUEUE
 from modelops_runtime.models import Models
-from modelops_runtime.predictors import PyfuncPredictor, Rows
+from modelops_runtime.predictors import PyfuncPredictor, Rows, RowsRefused
 from modelops_runtime.sampling import Sampler
 from modelops_runtime.schema import Matrix, Schema
 from modelops_runtime.watching import Limits
@@ -107,12 +107,22 @@ class Answerer:
         )
 
     def answer(self, rows: Rows) -> Answered:
-        """Answer records. Raises InvalidRows for rows that do not fit the schema."""
+        """Answer records.
+
+        Raises InvalidRows for rows that do not fit the schema, RowsRefused for those that the model
+        does not take, or has no finite answer to.
+        """
         models = self._models
         matrix = models.schema.encode(rows)
         if not rows:
             return Answered(self._nothing(), 0, 0, None, None, None)
         answer = models.predictor.predict(rows, matrix)
+        if answer.scores is not None and not (finite := np.isfinite(answer.scores)).all():
+            row = int(finite.argmin())
+            raise RowsRefused(
+                f"row {row}: it answers {answer.predictions[row]}, which JSON cannot tell: its"
+                " inputs are far from all that it was trained on"
+            )
         if self._sampler is not None:
             self._sampler.offer(rows)
         flags = None

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from modelops_runtime import flavor as runtime
 from modelops_runtime.answering import Answerer, Deployment
 from modelops_runtime.models import load
+from modelops_runtime.predictors import RowsRefused
 from modelops_runtime.schema import Input, Output, Schema
 from modelops_training import (
     Adopted,
@@ -25,6 +26,7 @@ from modelops_training import (
     TrainingWarning,
     adopt,
     card,
+    checks,
     flavor,
     naming,
     native,
@@ -36,10 +38,11 @@ from modelops_training.flavor import Contents
 from modelops_training.original import Original
 from modelops_training.proving import Probe, changed
 from modelops_training.signature import example, signature
-from sklearn import ensemble, linear_model, svm
+from sklearn import ensemble, linear_model, svm, tree
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -207,6 +210,52 @@ def test_forests_and_other_detectors_are_the_same_bytes(
     assert list(scored.columns) == ["score", "outlier"]
     kept = train(numbers.assign(y=bought), "y", rounds=2, outlier_kind=kind)
     assert kept.kinds["outlier"] == kind
+
+
+def test_of_a_search_what_it_found(rows: pd.DataFrame, bought: pd.Series) -> None:
+    search = GridSearchCV(
+        pipeline(linear_model.LogisticRegression()), {"logisticregression__C": [0.1, 1.0]}, cv=2
+    )
+    adopted = adopt(search.fit(rows, bought), rows, bought)
+    assert adopted.kinds["predictor"] == "linear"
+    assert adopted.original.model is search.best_estimator_
+    assert adopted.params["model"] == "Pipeline with LogisticRegression"
+
+
+def test_an_answer_beyond_all_numbers_is_a_refusal(mixed: pd.DataFrame, tmp_path: Path) -> None:
+    rows, counts = mixed[["whole"]], np.exp(mixed["size"] / 9)
+    model = linear_model.PoissonRegressor(alpha=0).fit(rows, counts)
+    adopted = adopt(model, rows, counts)
+    assert adopted.kinds["predictor"] == "linear"
+    answerer = Answerer(load(save(adopted, tmp_path)), DEPLOYMENT)
+    (answer,) = answerer.answer([{"whole": 3}]).content["predictions"]
+    assert answer == pytest.approx(model.predict(pd.DataFrame({"whole": [3]}))[0])
+    far = int(np.copysign(10**15, model.coef_[0]))
+    with pytest.raises(RowsRefused, match="row 1: it answers inf, which JSON cannot tell"):
+        answerer.answer([{"whole": 3}, {"whole": far}])
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (linear_model.LogisticRegression(), None),
+        (linear_model.LogisticRegression(solver="saga", max_iter=1000), "LogisticRegression: "),
+        (linear_model.Ridge(), None),
+        (linear_model.Ridge(solver="sag"), "Ridge: "),
+        (linear_model.ElasticNetCV(cv=2), None),
+        (linear_model.ElasticNetCV(cv=2, selection="random"), "ElasticNetCV: "),
+        (linear_model.Lars(), None),
+        (linear_model.Lars(jitter=0.1), "Lars: "),
+        (tree.DecisionTreeRegressor(), "DecisionTreeRegressor: "),
+        (make_pipeline(OneHotEncoder(), linear_model.LinearRegression()), None),
+    ],
+)
+def test_chance_is_told_where_there_is_some(model: Any, told: str | None) -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        checks.warn_of_chance(model)
+    assert len(heard) == (told is not None)
+    assert all(str(each.message).startswith(told or "") for each in heard)
 
 
 def test_a_model_without_a_fast_form_says_what_that_costs(

@@ -23,7 +23,7 @@ from modelops_training.compiling import compiled
 from modelops_training.errors import DataError, NoFastForm, TrainingWarning
 from modelops_training.heads import Head
 from modelops_training.inputs import Overrides, Task
-from modelops_training.original import Original, as_frame
+from modelops_training.original import Original, as_frame, found
 from modelops_training.parity import ROWS
 from modelops_training.training import (
     KINDS,
@@ -121,7 +121,7 @@ def adopt(  # noqa: PLR0913  # named settings
     Warns (TrainingWarning) of a model without a fast form, and of one that cannot be made again.
     """
     clock = Clock()
-    original = Original(model)
+    original = Original(found(model))
     frame = checks.arranged(original, as_frame(X)).reset_index(drop=True)
     target = checks.target_of(y, frame)
     groups = () if times is None else variation.groups_of(times, len(frame))

@@ -12,13 +12,20 @@ from sklearn.base import BaseEstimator
 from modelops_training.errors import DataError, TrainingWarning
 from modelops_training.original import Original
 
-# Their solvers use chance only where they say so.
-_CHANCE: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
-    "LogisticRegression": ("solver", frozenset({"sag", "saga", "liblinear"})),
-    "LogisticRegressionCV": ("solver", frozenset({"sag", "saga", "liblinear"})),
-    "Ridge": ("solver", frozenset({"sag", "saga"})),
-    "Lasso": ("selection", frozenset({"random"})),
-    "ElasticNet": ("selection", frozenset({"random"})),
+# These use no chance where the parameter has one of the values.
+_SURE: Final[Mapping[str, tuple[str, frozenset[str | None]]]] = {
+    **dict.fromkeys(
+        ("LogisticRegression", "LogisticRegressionCV"),
+        ("solver", frozenset({"lbfgs", "newton-cg", "newton-cholesky"})),
+    ),
+    **dict.fromkeys(
+        ("Ridge", "RidgeClassifier"),
+        ("solver", frozenset({"auto", "svd", "cholesky", "lsqr", "sparse_cg", "lbfgs"})),
+    ),
+    **dict.fromkeys(
+        ("Lasso", "LassoCV", "ElasticNet", "ElasticNetCV"), ("selection", frozenset({"cyclic"}))
+    ),
+    **dict.fromkeys(("Lars", "LassoLars"), ("jitter", frozenset({None}))),
 }
 
 
@@ -112,8 +119,8 @@ def warn_of_chance(model: Any) -> None:
 
 
 def _by_chance(part: BaseEstimator, own: Mapping[str, Any]) -> bool:
-    name, values = _CHANCE.get(type(part).__name__, ("", frozenset()))
-    # The others without a solver to ask: encoders and imputers draw nothing when fitted.
-    return (
-        own[name] in values if name else not hasattr(part, "transform") or hasattr(part, "predict")
-    )
+    name, values = _SURE.get(type(part).__name__, ("", frozenset()))
+    if name:
+        return own[name] not in values
+    # Encoders and imputers draw nothing when fitted.
+    return not hasattr(part, "transform") or hasattr(part, "predict")

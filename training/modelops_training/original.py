@@ -147,6 +147,11 @@ def _one_dimensional(classes: Sequence[Any]) -> bool:
     return np.ndim(classes[0]) == 0
 
 
+def found(model: Any) -> Any:
+    """Give the estimator that a search (GridSearchCV, say) found and fitted; others as they are."""
+    return getattr(model, "best_estimator_", model)
+
+
 def as_frame(rows: Any) -> pd.DataFrame:
     """Take a frame as it is, and give names to the columns of an array. Raises DataError."""
     if isinstance(rows, pd.DataFrame):

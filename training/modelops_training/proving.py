@@ -84,8 +84,8 @@ def _unseen(known: pd.Series) -> Any:
 def learned(original: Original, schema: Schema, frame: pd.DataFrame) -> tuple[Schema, list[Probe]]:
     """Find out what the model takes: gives the schema with it, and the probes that it answers.
 
-    What it refuses with an error, the server will refuse: an input is not nullable then, or closed
-    to unseen categories.
+    What it refuses with an error, or has no finite answer to, the server will refuse: an input is
+    not nullable then, or closed to unseen categories.
     """
     asked = probes(schema)
     if original.takes_known_only:
@@ -121,10 +121,10 @@ def _answers(original: Original, frame: pd.DataFrame) -> bool:
         # Of rows that nobody sent.
         warnings.simplefilter("ignore")
         try:
-            original.answers(frame)
+            answers = original.answers(frame)
         except Exception:  # noqa: BLE001  # anything means no
             return False
-    return True
+    return answers.dtype.kind != "f" or bool(np.isfinite(answers).all())
 
 
 def chosen(count: int) -> NDArray[np.int64]:

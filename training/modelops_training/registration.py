@@ -114,9 +114,9 @@ def register(
     False. The model is measured on 10,000 of the rows at most, and asked about the others only
     where `times` are given. Compiled are scikit-learn's linear models, trees, forests and boosting,
     LightGBM, XGBoost and CatBoost, alone or behind a Pipeline that scales, imputes and encodes
-    columns. Any other model is registered in MLflow's own flavor, and a TrainingWarning says why
-    and what it costs. So is one that reads dates, or text of more than 1,000 different values; the
-    detectors watch the other columns then.
+    columns; of a search (GridSearchCV, say) what it found. Any other model is registered in
+    MLflow's own flavor, and a TrainingWarning says why and what it costs. So is one that reads
+    dates, or text of more than 1,000 different values; the detectors watch the other columns then.
 
     `overrides` replaces fields of single inputs: `{"AGEP": {"unit": "years", "sensitive": True}}`,
     or `{"note": {"storage": "text"}}` for text that is no category.

@@ -4,7 +4,8 @@ import copy
 from typing import Any, Final
 
 import treelite
-from sklearn import ensemble, linear_model, tree
+from sklearn import ensemble, linear_model, svm, tree
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from modelops_training import heads, pipelines
 from modelops_training.errors import NoFastForm
@@ -15,11 +16,14 @@ _REGRESSIONS: Final = (
     *(linear_model.LinearRegression, linear_model.Ridge, linear_model.RidgeCV),
     *(linear_model.Lasso, linear_model.LassoCV, linear_model.ElasticNet),
     *(linear_model.ElasticNetCV, linear_model.HuberRegressor, linear_model.SGDRegressor),
-    *(linear_model.BayesianRidge, linear_model.Lars, linear_model.LassoLars),
+    *(linear_model.BayesianRidge, linear_model.ARDRegression, linear_model.Lars),
+    *(linear_model.LassoLars, linear_model.OrthogonalMatchingPursuit),
+    *(linear_model.OrthogonalMatchingPursuitCV, linear_model.QuantileRegressor),
+    *(linear_model.TheilSenRegressor, svm.LinearSVR),
 )
-_EXPONENTIALS: Final = (
-    *(linear_model.PoissonRegressor, linear_model.GammaRegressor),
-    linear_model.TweedieRegressor,
+_LOGISTIC: Final = (
+    *(linear_model.LogisticRegression, linear_model.LogisticRegressionCV),
+    LinearDiscriminantAnalysis,
 )
 _FORESTS: Final = (
     *(ensemble.RandomForestClassifier, ensemble.RandomForestRegressor),
@@ -36,6 +40,18 @@ _HISTOGRAMS: Final = (
     *(ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor),
 )
 
+_RATES: Final = (
+    *(linear_model.PoissonRegressor, linear_model.GammaRegressor),
+    linear_model.TweedieRegressor,
+)
+COMPILED: Final = frozenset(
+    (
+        *(*_REGRESSIONS, *_RATES, *_LOGISTIC, linear_model.SGDClassifier),
+        *(*_FORESTS, *_TREES, *_BOOSTED, *_HISTOGRAMS),
+    )
+)
+"""Estimators that have a fast form."""
+
 
 def convert(model: Any, features: list[Feature]) -> tuple[list[Feature], Head]:
     """Find what answers in a fitted estimator, and in which order it takes the features.
@@ -48,11 +64,11 @@ def convert(model: Any, features: list[Feature]) -> tuple[list[Feature], Head]:
 
 
 def _head(model: Any) -> Head:
-    if getattr(model, "n_outputs_", 1) != 1:
-        raise NoFastForm(f"{type(model).__name__} predicts several targets")
     if type(model) in _TREES:
         model = _as_forest(model)
     if isinstance(model, (*_FORESTS, *_BOOSTED)):
+        if getattr(model, "n_outputs_", 1) != 1:
+            raise NoFastForm(f"{type(model).__name__} predicts several targets")
         whole = copy.copy(model)
         # Early stopping keeps fewer than were asked for, and treelite reads as many as that.
         whole.n_estimators = len(model.estimators_)
@@ -60,11 +76,9 @@ def _head(model: Any) -> Head:
         return heads.trees(lambda: treelite.sklearn.import_model(whole), narrow=True)
     if isinstance(model, _REGRESSIONS):
         return heads.linear(model.coef_, model.intercept_, "identity")
-    if isinstance(model, _EXPONENTIALS):
-        if getattr(model, "link", "log") not in {"log", "auto"} or getattr(model, "power", 1) <= 0:
-            raise NoFastForm(f"{model!r} has a link that is not known here")
-        return heads.linear(model.coef_, model.intercept_, "exp")
-    if isinstance(model, linear_model.LogisticRegression | linear_model.LogisticRegressionCV):
+    if isinstance(model, _RATES):
+        return heads.linear(model.coef_, model.intercept_, _rate_link(model))
+    if isinstance(model, _LOGISTIC):
         several = len(model.classes_) > 2 and getattr(model, "solver", "") != "liblinear"
         link = "softmax" if several else "one against rest"
         return heads.linear(
@@ -78,6 +92,13 @@ def _head(model: Any) -> Head:
             model.coef_, model.intercept_, "logistic" if binary else "one against rest"
         )
     raise NoFastForm(f"{type(model).__name__} has no compiled form")
+
+
+def _rate_link(model: Any) -> str:
+    if not isinstance(model, linear_model.TweedieRegressor):
+        return "exp"
+    plain = model.link == "identity" or (model.link == "auto" and model.power <= 0)
+    return "identity" if plain else "exp"
 
 
 def _as_forest(model: Any) -> Any:

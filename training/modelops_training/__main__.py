@@ -5,8 +5,6 @@ For a table of your own, call `modelops_training.train` and `register`.
 
 import argparse
 import json
-import logging
-import os
 import resource
 import sys
 import time
@@ -14,13 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-# Before MLflow is imported: a training machine has no business with MLflow's usage statistics.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
 # The package brings what trains and registers when it is first asked for: not for `--help`.
 import modelops_training as package
 from modelops_training import TrainingError
 from modelops_training.data import REFERENCE_YEAR, TARGET, UNITS, YEAR, YEARS, employment
+from modelops_training.silence import silent_mlflow
 
 if TYPE_CHECKING:
     from modelops_training import Registration, Trained
@@ -31,13 +27,8 @@ _RECALL = "outlier_recall_"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, or 1 after a message on stderr."""
     options = _parser().parse_args(arguments)
-    # What MLflow tells of its doings is in the table below, or in the error.
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     try:
-        if options.repair:
-            return _repair(options)
-        return _train(options)
+        return _repair(options) if options.repair else _train(options)
     except (TrainingError, ValueError) as error:
         sys.stderr.write(f"modelops-train: {error}\n")
         return 1
@@ -91,7 +82,8 @@ def _years(text: str) -> tuple[int, ...]:
 
 
 def _repair(options: argparse.Namespace) -> int:
-    move = package.repair(options.name, tracking_uri=options.tracking_uri)
+    with silent_mlflow():
+        move = package.repair(options.name, tracking_uri=options.tracking_uri)
     if options.json:
         _print(json.dumps({"repaired": None if move is None else dict(move.versions)}))
     elif move is None:
@@ -118,17 +110,18 @@ def _train(options: argparse.Namespace) -> int:
             year: trained.evaluate(rows) for year, rows in later.items()
         }
     else:
-        registration = package.register(
-            trained,
-            options.name,
-            alias=options.alias,
-            evaluation=later,
-            dataset=f"employment_MA {','.join(map(str, options.years))}",
-            notes="Whether somebody in Massachusetts has work: data to try the platform with, and "
-            "nothing to decide about people by.",
-            experiment=options.experiment,
-            tracking_uri=options.tracking_uri,
-        )
+        with silent_mlflow():
+            registration = package.register(
+                trained,
+                options.name,
+                alias=options.alias,
+                evaluation=later,
+                dataset=f"employment_MA {','.join(map(str, options.years))}",
+                notes="Whether somebody in Massachusetts has work: data to try the platform with, "
+                "and nothing to decide about people by.",
+                experiment=options.experiment,
+                tracking_uri=options.tracking_uri,
+            )
         measured = registration.evaluation
     seconds = {
         **trained.seconds,

@@ -109,7 +109,7 @@ def test_a_move_that_was_cut_short_is_finished(
     made = register(small, shop.versions[-1].name, alias=None, tracking_uri=server)
     wanted = tuple((version.name, version.version) for version in made.versions)
     move = Move(alias="candidate", versions=wanted, tracking_uri=server, registry_uri=CATALOG)
-    client.set_registered_model_tag(move.keeper, INTENT, move.to_json())
+    client.set_registered_model_tag(move.keeper, INTENT, move.note)
     client.set_registered_model_alias(wanted[0][0], "candidate", wanted[0][1])
     assert repair(move.keeper, tracking_uri=server) == move
     assert holders(client) == tuple(version for _, version in wanted)

@@ -104,15 +104,16 @@ def _noted(client: MlflowClient, name: str) -> str | None:
 def _here(intent: str, name: str) -> Move:
     """Read an intent; whoever wrote it may have reached the same server by another address."""
     try:
-        written = Move.from_json(intent)
-    except (ValueError, KeyError, TypeError) as error:
+        alias, noted = json.loads(intent)
+        versions = tuple((str(model), str(version)) for model, version in noted)
+    except (ValueError, TypeError) as error:
         raise AliasError(
             f"registered model {name!r}: its tag {INTENT!r} is {intent!r}, not the note of a move; "
             "set the aliases by hand and delete the tag"
         ) from error
     return Move(
-        alias=written.alias,
-        versions=written.versions,
+        alias=str(alias),
+        versions=versions,
         tracking_uri=mlflow.get_tracking_uri(),
         registry_uri=mlflow.get_registry_uri(),
     )

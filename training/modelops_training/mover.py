@@ -73,6 +73,11 @@ class Move:
         versions = tuple((str(name), str(version)) for name, version in fields.pop("versions"))
         return cls(versions=versions, **fields)
 
+    @property
+    def note(self) -> str:
+        """What a repair has to know of it, short enough for a tag of Unity Catalog."""
+        return json.dumps([self.alias, self.versions], separators=(",", ":"))
+
     def client(self) -> MlflowClient:
         """Speak with the servers that this move is about."""
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.registry_uri)
@@ -97,7 +102,7 @@ def carry_out(client: MlflowClient, move: Move, former: Holders, say: Say) -> in
     if not move.can_tear:
         return _all_or_none(client, move, former, say)
     try:
-        client.set_registered_model_tag(move.keeper, INTENT, move.to_json())
+        client.set_registered_model_tag(move.keeper, INTENT, move.note)
     except MlflowException as error:
         say(f"the move could not be noted: {error}")
         return UNMOVED

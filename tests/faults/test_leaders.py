@@ -85,7 +85,7 @@ def test_a_leader_that_is_paused_at_a_write_writes_nothing_when_it_goes_on(
     leads.proxy.rule = pause
     world.create("paused", MODEL)
     world.wait_until_ready("paused")
-    assert paused < follows.moments[0] < paused + LEASE_SECONDS + 5
+    assert paused < follows.moments[0] < paused + LEASE_SECONDS + 5 + MARGIN
     before = list(leads.moments)
     leads.operator.signal(signal.SIGCONT)
     world.edit("paused", serving={"replicas": 2})
@@ -103,5 +103,5 @@ def test_a_leader_that_is_paused_at_a_write_writes_nothing_when_it_goes_on(
     world.remove("paused")
 
 
-MARGIN = 2.0
-"""Seconds that a busy machine may take to end a process."""
+MARGIN = 5.0
+"""Seconds that a busy machine may take to end a process; a lease not let go lasts longer."""

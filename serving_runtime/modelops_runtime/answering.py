@@ -120,8 +120,8 @@ class Answerer:
         if answer.scores is not None and not (finite := np.isfinite(answer.scores)).all():
             row = int(finite.argmin())
             raise RowsRefused(
-                f"row {row}: it answers {answer.predictions[row]}, which JSON cannot tell: its"
-                " inputs are far from all that it was trained on"
+                f"row {row}: it answers {answer.predictions[row]}, which JSON cannot tell: are"
+                " its inputs far from all that it was trained on?"
             )
         if self._sampler is not None:
             self._sampler.offer(rows)

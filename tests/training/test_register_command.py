@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from modelops_training.register_command import main
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -65,6 +66,23 @@ def test_a_model_alone_as_json(
     told = json.loads(capsys.readouterr().out)
     assert [version["name"] for version in told["versions"]] == ["lone"]
     assert told["alias"] == "champion"
+
+
+def test_what_serving_will_cost_is_told_also_where_it_fails(
+    files: tuple[str, str],
+    mixed: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    path = tmp_path / "slow.joblib"
+    joblib.dump(KNeighborsClassifier().fit(mixed[["size", "whole"]], mixed["bought"]), path)
+    settings = ["--target", "bought", "--name", "x", "--tracking-uri", "http://127.0.0.1:9"]
+    assert main([str(path), files[1], *settings, "--alone"]) == 1
+    told = capsys.readouterr().err
+    assert "registering 'x' at http://127.0.0.1:9" in told
+    assert "modelops-register: warning: KNeighborsClassifier has no fast form" in told
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, loaded: Callable[[], None]) -> int:
+    heard: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as heard:
             # What the libraries tell each other is not for whoever called this.
@@ -90,8 +91,9 @@ def _run(options: argparse.Namespace, loaded: Callable[[], None]) -> int:
     except (TrainingError, ValueError) as error:
         _tell(str(error))
         return 1
-    for each in heard:
-        _tell(f"warning: {each.message}")
+    finally:
+        for each in heard:
+            _tell(f"warning: {each.message}")
     if options.json:
         _print(json.dumps(asdict(registration)))
     else:

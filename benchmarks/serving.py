@@ -233,7 +233,8 @@ def overload(own: Way, model: Artifacts, length: Length, usual: Sample) -> list[
         f" {len(flood.turned_away) / max(answers, 1):.0%} of answers 503, {flood.failed} failed,"
         f" {flood.unsent:,} not sent as all {OVERLOAD_CONNECTIONS} connections waited;"
         f" p99 {flood.percentile(0.99) * 1e3:.1f} ms,"
-        f" at a third of capacity {calm.percentile(0.99) * 1e3:.1f} ms"
+        f" at a third of capacity {calm.percentile(0.99) * 1e3:.1f} ms;"
+        f" after it {after.failed} failed, {len(after.turned_away)} answers 503"
     )
     return [
         goal(

@@ -103,6 +103,19 @@ def test_a_version_tells_its_training_and_its_run(
     assert answer(lambda: registry.version(two_versions, "2")).train_id is None
 
 
+@pytest.mark.parametrize("tag", ["modelops_train_id", "modelops.train_id"])
+def test_the_newest_version_of_a_training_is_found_by_either_tag(
+    client: MlflowClient, registry: MlflowRegistry, tag: str
+) -> None:
+    name = f"found-by-{tag}"
+    client.create_registered_model(name)
+    for training in ("t1", "t1", "t2"):
+        client.create_model_version(name, "s3://nowhere/model", tags={tag: training})
+    assert answer(lambda: registry.of_training(name, "t1")) == "2"
+    assert answer(lambda: registry.of_training(name, "t3")) is None
+    assert answer(lambda: registry.version(name, "3")).train_id == "t2"
+
+
 def test_a_version_tells_its_python_where_that_is_asked(
     registry: MlflowRegistry, tracking_uri: str, two_versions: str
 ) -> None:

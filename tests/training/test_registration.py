@@ -174,7 +174,9 @@ def test_nothing_to_repair(server: str) -> None:
 
 def test_the_command_prints_a_table(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tracking-uri", server, "--name", "told", "--seed", "1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert not said.err  # nor does MLflow say anything
+    lines = said.out.splitlines()
     assert lines[0].split()[:3] == ["data", "auc", "log_loss"]
     assert [line.split()[0] for line in lines[1:5]] == ["2015", "2016", "2017", "2018"]
     assert "predictor   told" in "\n".join(lines)

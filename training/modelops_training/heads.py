@@ -42,6 +42,7 @@ def trees(
 ) -> Head:
     """Write the trees that `convert` gives, with the library's own files. Raises NoFastForm."""
     try:
+        # It is not of one mind how to say no: by its library, its importers, or checks of theirs.
         checkpoint = convert().serialize_bytes()
     except (TreeliteError, NotImplementedError, AssertionError, ValueError) as error:
         said = " ".join(str(error).split()) or type(error).__name__

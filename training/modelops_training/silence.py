@@ -13,8 +13,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 def silent_mlflow() -> Iterator[None]:
     """Let MLflow log and print nothing; what goes wrong it raises."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    import_module("modelops_training.flavor")  # imports `mlflow.pyfunc`, which lets it speak again
-    from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM  # noqa: PLC0415  # after that
+    # First, since it imports `mlflow.pyfunc`, which lets MLflow speak again.
+    import_module("modelops_training.flavor")
+    from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM  # noqa: PLC0415  # not for `--help`
 
     MLFLOW_LOGGING_STREAM.enabled = False
     try:

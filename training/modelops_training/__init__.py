@@ -7,6 +7,9 @@
 the alias `candidate` on all three, or on none. The operator releases them together.
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -54,4 +57,22 @@ def __getattr__(name: str) -> Any:
     """Import on demand: who only reads the data does not wait seconds for MLflow and LightGBM."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    with _uncollected():
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Import without Python's looking for garbage: through all of it, several times over."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            # What is new becomes old without being looked at.
+            gc.freeze()
+            gc.unfreeze()
+        gc.enable()

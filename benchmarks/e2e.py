@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.reporting import conclude, goal
 from demo.__main__ import NAME, NAMESPACE, make_namespace
 from demo.ground import ROOT, Ground, find_ground, run
-from demo.platform import install, push_images, train
+from demo.platform import install, push_images, train, values
 
 MANIFEST = ROOT / "demo" / "modeldeployment.yaml"
 BUILT = "apply to ImageReady, nothing on the registry"
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     ground = find_ground("bench")
     try:
-        install(ground, push_images(ground))
+        install(ground, values(ground, push_images(ground)))
         train(ground, NAME)
         make_namespace(ground, NAMESPACE)
         first = first_times(ground)

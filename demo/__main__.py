@@ -12,7 +12,7 @@ from typing import Any, Final
 from modelops_training.data import records
 
 from demo.ground import ROOT, SANDBOX, DemoError, Ground, find_ground, run
-from demo.platform import install, push_images, train, uninstall
+from demo.platform import install, push_images, train, uninstall, values
 from demo.proxy import proxied
 from demo.traffic import Tally, send, steady
 
@@ -51,7 +51,7 @@ def up() -> None:
     with step("Images of the operator and the builder, made without a container engine"):
         images = push_images(ground)
     with step("The operator, installed by its chart"):
-        install(ground, images)
+        install(ground, values(ground, images))
     with step("Three models, trained on 2015 and registered"):
         say(train(ground, NAME))
     with step("One object: kubectl apply -f demo/modeldeployment.yaml"):

@@ -50,9 +50,13 @@ class Ground:
             check=check,
         )
 
-    def helm(self, *arguments: str) -> str:
-        """Run helm."""
-        return run(self.helm_program, "--kubeconfig", self.kubeconfig, *arguments)
+    def helm(self, *arguments: str, given: str | None = None) -> str:
+        """Run helm and give what it prints.
+
+        Raises:
+            DemoError: it failed.
+        """
+        return run(self.helm_program, "--kubeconfig", self.kubeconfig, *arguments, given=given)
 
     def deployment(self, name: str, namespace: str) -> dict[str, Any]:
         """Read a ModelDeployment."""

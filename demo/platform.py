@@ -47,22 +47,20 @@ def values(ground: Ground, images: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def install(ground: Ground, images: Mapping[str, str]) -> None:
-    """Install or upgrade the chart and wait until it is ready."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "values.json"
-        path.write_text(json.dumps(values(ground, images)))
-        ground.helm(
-            "upgrade",
-            "--install",
-            RELEASE,
-            str(CHART),
-            f"--namespace={SYSTEM}",
-            "--create-namespace",
-            f"--values={path}",
-            "--wait",
-            "--timeout=3m",
-        )
+def install(ground: Ground, settings: Mapping[str, Any]) -> None:
+    """Install or upgrade the chart with these values, and wait until it is ready."""
+    ground.helm(
+        "upgrade",
+        "--install",
+        RELEASE,
+        str(CHART),
+        f"--namespace={SYSTEM}",
+        "--create-namespace",
+        "--values=-",
+        "--wait",
+        "--timeout=3m",
+        given=json.dumps(settings),
+    )
 
 
 def uninstall(ground: Ground) -> None:

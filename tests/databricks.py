@@ -132,6 +132,7 @@ class Workspace:
     certificate: Certificate | None = None
     """What the data lake shows; without one, files go by presigned addresses."""
     token: str = "dapi-of-the-tests"
+    address: str = "127.0.0.1"
     page: int = 200
     """Most entries in one answer of a list."""
     failures: list[Failure] = field(default_factory=list)
@@ -140,7 +141,7 @@ class Workspace:
     models: dict[str, Model] = field(default_factory=dict)
     """By their full names."""
     host: str = ""
-    """`http://127.0.0.1:port`, while it is served."""
+    """`http://address:port`, while it is served."""
 
     def __post_init__(self) -> None:
         self._lake = ""
@@ -149,7 +150,7 @@ class Workspace:
 
     @contextmanager
     def serving(self) -> Iterator[dict[str, str]]:
-        """Listen on loopback, in a thread; give the environment that leads a client here."""
+        """Listen in a thread; give the environment that leads a client here."""
         listening = self._listening()
         with start_blocking_portal() as portal, portal.wrap_async_context_manager(listening):
             trust = {"REQUESTS_CA_BUNDLE": str(self.certificate.path)} if self.certificate else {}
@@ -163,8 +164,8 @@ class Workspace:
         await runner.setup()
         try:
             for context in (None, self.certificate.served()) if self.certificate else (None,):
-                await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-            addresses = [f"127.0.0.1:{address[1]}" for address in runner.addresses]
+                await web.TCPSite(runner, self.address, 0, ssl_context=context).start()
+            addresses = [f"{self.address}:{address[1]}" for address in runner.addresses]
             self.host, self._lake = f"http://{addresses[0]}", addresses[-1]
             yield
         finally:

@@ -1,7 +1,6 @@
 """The whole line, as a user meets it: apply, wait, predict, drift, break, mend, delete."""
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +10,8 @@ import pytest
 from modelops_training.data import records
 
 from demo.__main__ import NAME, NAMESPACE
-from demo.ground import DemoError, Ground
+from demo.ground import SYSTEM, DemoError, Ground
+from demo.platform import RELEASE, install
 from demo.proxy import proxied
 from tests.e2e.conftest import make
 from tests.e2e.objects import conditions, manifest
@@ -243,23 +243,7 @@ def test_a_deleted_object_leaves_nothing_behind(served: Deployed) -> None:
 def test_uninstalling_keeps_the_users_objects(platform: Ground, namespace: str) -> None:
     wanted = manifest("kept", namespace)
     platform.kubectl("apply", "-f", "-", given=json.dumps(wanted))
-    values = platform.helm("get", "values", "modelops", "-n", "modelops-system", "-o", "json")
+    values = json.loads(platform.helm("get", "values", RELEASE, "-n", SYSTEM, "-o", "json"))
     make("demo-down", platform)
     assert platform.deployment("kept", namespace)["metadata"]["name"] == "kept"
-    subprocess.run(
-        [
-            platform.helm_program,
-            f"--kubeconfig={platform.kubeconfig}",
-            "upgrade",
-            "--install",
-            "modelops",
-            "charts/modelops-operator",
-            "-n=modelops-system",
-            "--values=-",
-            "--wait",
-        ],
-        input=values,
-        text=True,
-        check=True,
-        capture_output=True,
-    )
+    install(platform, values)

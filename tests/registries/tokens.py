@@ -20,11 +20,12 @@ USER, PASSWORD, IDENTITY_TOKEN = "builder", "secret", "an identity token"
 
 
 class Certificate:
-    """A key and its own certificate, which vouches for servers at 127.0.0.1."""
+    """A key and its own certificate, which vouches for servers at one address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certified("test", self.key, self.key, authority=True)
+        certificate = _certified("test", address, self.key, self.key, authority=True)
         self.der = certificate.public_bytes(serialization.Encoding.DER)
         self.path = folder / "certificate.pem"
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -33,7 +34,7 @@ class Certificate:
     def served(self) -> ssl.SSLContext:
         """Give what a server shows."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certified("server", key, self.key, authority=False)
+        certificate = _certified("server", self._address, key, self.key, authority=False)
         encoding = serialization.Encoding.PEM
         form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self._server.write_bytes(
@@ -52,10 +53,15 @@ class Certificate:
 
 
 def _certified(
-    name: str, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey, *, authority: bool
+    name: str,
+    address: str,
+    key: ec.EllipticCurvePrivateKey,
+    by: ec.EllipticCurvePrivateKey,
+    *,
+    authority: bool,
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
@@ -65,7 +71,7 @@ def _certified(
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(alternative, critical=False)
         .sign(by, hashes.SHA256())
     )
 

@@ -1,12 +1,7 @@
 """`modelops serve`: what was registered, served at a desk."""
 
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -22,10 +17,10 @@ from modelops_operator.cli.serving import check_requirements
 from modelops_training import Registration
 from modelops_training.data import REFERENCE_YEAR, records
 
+from tests.training.desk import PATIENCE, serve
+
 # MLflow compares the columns of an input example with a range, which pandas 3 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Operation with range is deprecated")
-
-PATIENCE = 120
 
 
 @pytest.mark.contract
@@ -34,15 +29,7 @@ def test_what_was_registered_is_served_until_ctrl_c(
 ) -> None:
     log, scratch = tmp_path / "log", tmp_path / "scratch"
     scratch.mkdir()
-    command = [sys.executable, "-m", "modelops_operator.cli.main", "serve", "--port", "0"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "models:/employment@candidate", "--tracking-uri", server],
-            stdout=output,
-            stderr=output,
-            env=os.environ | {"TMPDIR": str(scratch)},
-        )
-    url = ready_at(log, process)
+    process, url = serve("models:/employment@candidate", server, log, TMPDIR=str(scratch))
     rows = list(records(REFERENCE_YEAR, limit=20))
     with httpx.Client(base_url=url, timeout=PATIENCE) as client:
         answer = client.post("/predict", json=rows)
@@ -59,15 +46,6 @@ def test_what_was_registered_is_served_until_ctrl_c(
     assert not list(scratch.iterdir())
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
-
-
-def ready_at(log: Path, process: "subprocess.Popen[bytes]") -> str:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := re.search(r"(http\S+) \(Ctrl-C ends it\)", log.read_text())):
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
-    return found[1]
 
 
 @pytest.mark.unit

@@ -1,8 +1,10 @@
 """Registering in Unity Catalog: what differs there from MLflow's own registry."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tests.databricks import Failure, Workspace
 from tests.registries.tokens import Certificate
+from tests.training.desk import PATIENCE, serve
 
 pytestmark = [
     pytest.mark.contract,
@@ -90,6 +93,20 @@ def test_each_model_loads_by_its_alias(shop: Registration, small: Trained) -> No
             np.testing.assert_allclose(
                 answers["probability_1"], small.answers(rows)[:, 1], atol=1e-6
             )
+
+
+def test_it_is_served_at_a_desk(shop: Registration, small: Trained, tmp_path: Path) -> None:
+    process, url = serve(f"{NAMES[-1]}@candidate", "databricks", tmp_path / "log")
+    try:
+        with httpx.Client(base_url=url, timeout=PATIENCE) as client:
+            rows = example(small).to_json(orient="records")
+            answer = client.post("/predict", content=rows)
+            served = client.get("/metadata").json()["models"]
+    finally:
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    assert answer.status_code == 200, answer.text
+    assert served == {each.role: f"{each.name}/{each.version}" for each in shop.versions}
 
 
 def test_a_move_that_cannot_be_noted_moves_nothing(

@@ -3,23 +3,34 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
 from modelops_operator.adapters.kubernetes import Cluster, Resource
-from modelops_operator.shell import sweep, watch
-from modelops_operator.shell.cache import Cache, Manifest
+from modelops_operator.shell import main, sweep, watch
+from modelops_operator.shell.cache import Cache, Manifest, key_of
 from modelops_operator.shell.sweep import Kind, Sweeper
 from modelops_operator.shell.watch import Watcher
 
+from tests.core.simulation import configuration
 from tests.faults.proxy import Call, Fault, Proxy
-from tests.faults.world import World, kubeconfig, proxied
+from tests.faults.world import KINDS, World, kubeconfig, proxied
 
 pytestmark = pytest.mark.contract
 
 CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
+ACCOUNT = {
+    "metadata": {
+        "name": "goes",
+        "labels": {
+            "app.kubernetes.io/managed-by": "modelops-operator",
+            "modelops.dev/deployment": "goes",
+        },
+    }
+}
 REFUSED = Fault(status=401, body=b'{"kind": "Status", "code": 401, "message": "who is it?"}')
 
 
@@ -97,14 +108,14 @@ def play(
     monkeypatch.setattr(sweep, "_PAUSE", 0.1)
 
     def run(scenario: Callable[[Watched], object]) -> None:
-        async def main() -> None:
+        async def played() -> None:
             cluster = await Cluster.connect()
             try:
                 await scenario(Watched(cluster, world.elsewhere().namespace))  # type: ignore[misc]  # a coroutine's
             finally:
                 await cluster.close()
 
-        asyncio.run(main())
+        asyncio.run(played())
 
     yield run
     front.reset()
@@ -172,5 +183,37 @@ def test_one_that_is_cut_goes_on_where_it_was(play: Callable[..., None], front: 
                 await until(lambda: len(watched.heard) >= number)  # noqa: B023 (waited for at once)
                 front.cut()
         assert watched.heard == ["number-1", "number-2", "number-3"]
+
+    play(scenario)
+
+
+def test_of_what_goes_with_its_owner_nobody_hears_that_it_went_alone(
+    play: Callable[..., None], front: Proxy, world: World
+) -> None:
+    """Whichever list of a sweep they go before."""
+
+    async def scenario(watched: Watched) -> None:
+        place = replace(world, namespace=watched.namespace, system=watched.namespace)
+        kinds = main.watched(configuration(operator=place.operator()))
+        orphaned: list[bool] = []
+
+        def hear(live: Manifest) -> None:
+            key = key_of(live)
+            if live["kind"] == "ServiceAccount" and cache.get("ServiceAccount", key) is None:
+                orphaned.append(cache.get("ModelDeployment", key) is None)
+
+        cache = Cache()
+        sweeper = Sweeper(watched.cluster, cache, kinds, hear)
+        for moment in range(len(kinds)):
+            place.create("goes", "no-model")
+            place.api.post(KINDS["ServiceAccount"].format(place.namespace), json=ACCOUNT)
+            await sweeper.sweep()
+            lists = count()
+            front.rule = lambda _: place.remove("goes") if next(lists) == moment else None  # noqa: B023
+            await sweeper.sweep()
+            front.rule = lambda _: None
+            await sweeper.sweep()
+            assert not cache.keys("ModelDeployment")
+        assert orphaned == [True] * len(kinds)
 
     play(scenario)

@@ -89,14 +89,15 @@ def test_an_object_that_came_anew_is_not_dropped_by_the_end_of_its_predecessor()
     assert cache.get("Deployment", KEY) is not None
 
 
-def test_a_sweep_drops_what_it_did_not_see_but_for_what_came_since() -> None:
+def test_missing_is_what_a_list_did_not_show_but_for_what_came_since() -> None:
     cache = Cache()
     for name, version in (("a", 10), ("b", 11), ("c", 30)):
         cache.put(live(name=name, version=version))
-    gone = cache.prune("Deployment", {("ns", "a")}, listed_after=20)
-    assert gone == [live(name="b", version=11)]
-    assert set(cache.keys("Deployment")) == {("ns", "a"), ("ns", "c")}
-    assert [*cache.all("Deployment")] == [live(name="a", version=10), live(name="c", version=30)]
+    missing = cache.missing("Deployment", {("ns", "a")}, listed_after=20)
+    assert missing == [live(name="b", version=11)]
+    assert [*cache.all("Deployment")] == [
+        live(name=name, version=version) for name, version in (("a", 10), ("b", 11), ("c", 30))
+    ]
 
 
 def test_pods_are_found_by_their_deployment() -> None:

@@ -121,14 +121,13 @@ class Cache:
         """Give the versions of its pods, which are cheaper than the pods."""
         return tuple(self.version("Pod", pod) for pod in sorted(self._pods.get(deployment, ())))
 
-    def prune(self, kind: str, present: Collection[Key], listed_after: int) -> list[Manifest]:
-        """Forget what a list did not show, but for what is newer than the list."""
-        gone = [
+    def missing(self, kind: str, present: Collection[Key], listed_after: int) -> list[Manifest]:
+        """Give what a list did not show, but for what is newer than the list."""
+        return [
             kept.live
             for key, kept in self._kept(kind).items()
             if key not in present and kept.version <= listed_after
         ]
-        return [live for live in gone if self.drop(live)]
 
     def departed(self) -> Mapping[tuple[str, Key], int]:
         """Give what is remembered to be gone."""

@@ -95,7 +95,7 @@ async def operate(config: OperatorConfig) -> None:
             leadership=leadership,
             webhook=webhook,
         )
-        kinds = _kinds(config)
+        kinds = watched(config)
         sweeper = Sweeper(cluster, cache, kinds, listener.changed)
         watcher = Watcher(cache, kinds, sweeper, listener.changed)
         unwanted = UnwantedImages(config, cluster, cache, follower, executor)
@@ -129,12 +129,12 @@ async def operate(config: OperatorConfig) -> None:
         )
 
 
-def _kinds(config: OperatorConfig) -> Sequence[Kind]:
+def watched(config: OperatorConfig) -> Sequence[Kind]:
     """Give what is watched where the models are served, and the images in our own namespace."""
     namespaces = config.operator.namespaces or (None,)
     children = [Kind(resource, namespaces, MANAGED) for resource in (*CHILDREN.values(), PODS)]
     images = Kind(MODEL_IMAGES, (config.operator.namespace,))
-    return (Kind(MODEL_DEPLOYMENTS, namespaces), *children, images)
+    return (*children, images, Kind(MODEL_DEPLOYMENTS, namespaces))
 
 
 def _trusted_keys(config: VerificationConfig) -> Sequence[TrustedKey]:

@@ -46,7 +46,10 @@ class Sweeper:
         kinds: Sequence[Kind],
         changed: Callable[[Manifest], None],
     ) -> None:
-        """Take what to list; `changed` is told of every object that is not as it was known."""
+        """Take what to list; `changed` is told of every object that is not as it was known.
+
+        Owners are listed last: what is missing before, but went after its owner, both are gone.
+        """
         self._cluster = cluster
         self._cache = cache
         self._kinds = kinds
@@ -83,13 +86,17 @@ class Sweeper:
         self._hurried.set()
 
     async def sweep(self) -> None:
-        """List all kinds, keep what is newer, drop what is gone. Raises ApiError."""
+        """List all kinds, keep what is newer, then drop what is gone. Raises ApiError."""
         departed = self._cache.departed()
-        for kind in self._kinds:
-            await self._sweep(kind)
+        missing = [live for kind in self._kinds for live in await self._list(kind)]
+        # All before any is told of: what went with its owner did not go alone.
+        gone = [live for live in missing if self._cache.drop(live)]
+        for live in gone:
+            self._repaired(live)
         self._cache.forget_departed(departed)
 
-    async def _sweep(self, kind: Kind) -> None:
+    async def _list(self, kind: Kind) -> list[Manifest]:
+        """Keep what is newer; give what is not there any more."""
         present: set[Key] = set()
         oldest = sys.maxsize
         for namespace in kind.namespaces:
@@ -100,8 +107,7 @@ class Sweeper:
                     present.add(key_of(live))
                     if self._cache.put(live):
                         self._repaired(live)
-        for gone in self._cache.prune(kind.resource.kind, present, oldest):
-            self._repaired(gone)
+        return self._cache.missing(kind.resource.kind, present, oldest)
 
     def _repaired(self, live: Manifest) -> None:
         if self.synced.is_set():

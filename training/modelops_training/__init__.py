@@ -58,7 +58,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with _uncollected():
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return found
 
 
 @contextmanager

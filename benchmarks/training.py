@@ -28,7 +28,7 @@ from uv import find_uv_bin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.reporting import at_least, conclude, goal
+from benchmarks.reporting import at_least, conclude, figure, goal
 from benchmarks.training_peers import PEERS
 from tests.mlflow_server import running_mlflow
 
@@ -150,20 +150,26 @@ def main() -> None:
     seconds = statistics.median(ours)
     print(f"median {seconds:.1f} s of CPU, {seconds / statistics.median(plain):.2f} of plain")
     took = {name: statistics.median(each) for name, each in jobs.items()}
-    logged_three, logged_one = took["log_model of three"], took["log_model of one"]
     conclude(
         "training",
         [
             goal("seconds of CPU, registering included", seconds, 20.0),
             *(
-                at_least(f"{name}, times faster than log_model of {peer}", times / took[name], 1.7)
-                for name, peer, times in (
-                    ("modelops-register, three", "three", logged_three),
-                    ("modelops-register, one", "one", logged_one),
-                    ("modelops-register, three", "one", logged_one),
-                    ("register of three", "three", logged_three),
-                    ("register of one", "one", logged_one),
+                at_least(
+                    f"{way} {count}, times faster than log_model of {count}",
+                    took[f"log_model of {count}"] / took[f"{way} {count}"],
+                    1.7,
                 )
+                for way in ("modelops-register,", "register of")
+                for count in ("three", "one")
+            ),
+            # Not the same work: two models more.
+            *(
+                figure(
+                    f"{way} three, times faster than log_model of one",
+                    took["log_model of one"] / took[f"{way} three"],
+                )
+                for way in ("modelops-register,", "register of")
             ),
             at_least("AUC", metrics["auc"], 0.905),
             goal("log loss", metrics["log_loss"], 0.376),

@@ -15,11 +15,6 @@ def at_least(name: str, value: float, bound: float) -> dict[str, Any]:
     return {"name": name, "value": round(value, 4), "bound": f">= {bound}", "met": value >= bound}
 
 
-def figure(name: str, value: float) -> dict[str, Any]:
-    """Tell a figure that nothing is asked of."""
-    return {"name": name, "value": round(value, 4)}
-
-
 def conclude(benchmark: str, goals: Sequence[dict[str, Any]]) -> None:
     """Print the line."""
     print(json.dumps({"benchmark": benchmark, "goals": list(goals)}))

@@ -16,7 +16,7 @@ from modelops_operator.shell.sweep import Kind, Sweeper
 from modelops_operator.shell.watch import Watcher
 
 from tests.core.simulation import configuration
-from tests.faults.proxy import Call, Fault, Proxy
+from tests.faults.proxy import Call, Fault, Proxy, Rule
 from tests.faults.world import KINDS, World, kubeconfig, proxied
 
 pytestmark = pytest.mark.contract
@@ -187,6 +187,17 @@ def test_one_that_is_cut_goes_on_where_it_was(play: Callable[..., None], front: 
     play(scenario)
 
 
+def removing(place: World, moment: int) -> Rule:
+    """Let everything through, but delete the object and its children before one of the calls."""
+    calls = count()
+
+    def rule(_: Call) -> None:
+        if next(calls) == moment:
+            place.remove("goes")
+
+    return rule
+
+
 def test_of_what_goes_with_its_owner_nobody_hears_that_it_went_alone(
     play: Callable[..., None], front: Proxy, world: World
 ) -> None:
@@ -208,8 +219,7 @@ def test_of_what_goes_with_its_owner_nobody_hears_that_it_went_alone(
             place.create("goes", "no-model")
             place.api.post(KINDS["ServiceAccount"].format(place.namespace), json=ACCOUNT)
             await sweeper.sweep()
-            lists = count()
-            front.rule = lambda _: place.remove("goes") if next(lists) == moment else None  # noqa: B023
+            front.rule = removing(place, moment)
             await sweeper.sweep()
             front.rule = lambda _: None
             await sweeper.sweep()

@@ -23,6 +23,7 @@ def serve(
             env=os.environ | environment,
         )
     deadline = time.monotonic() + PATIENCE
+    # Its port is its own choice, which only its log tells: that is looked at again and again.
     while not (found := re.search(r"(http\S+) \(Ctrl-C ends it\)", log.read_text())):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

@@ -84,7 +84,7 @@ def forest_model(folder: Path, converter: Path) -> Artifacts:
         [("scale", StandardScaler()), ("trees", RandomForestClassifier(100, random_state=0))]
     )
     pipeline.fit(features, target)
-    ours = adopt(pipeline, features, pd.Series(target, name="label"))
+    ours = adopt(pipeline, features, pd.Series(target, name="label"), with_detectors=True)
     return _write("forest", folder, converter, pipeline, features, ours)
 
 

@@ -2,11 +2,10 @@
 
 Each round is a process of its own that registers at a real MLflow server. Peer: the least that
 training and logging the same predictor takes, LightGBM's `train` and `mlflow.lightgbm.log_model`.
-Then jobs that take a fitted pipeline and its rows from files and register it, with and without
+Then jobs that take a fitted pipeline and its rows from files and register it, alone and with
 detectors: `modelops-register`, and a program of one's own that calls `modelops_training.register`.
-Beside them one that logs the same with MLflow's `log_model`, which infers the requirements: the
-pipeline alone, or three models, as ours do unless they are told otherwise. Model card, proof and
-aliases are ours alone.
+Beside them one that logs the same number of models with MLflow's `log_model`, which infers the
+requirements. Model card, reference profile, proof and aliases are ours alone. Jobs have one core.
 Last a table of the predictor beside others: see training_peers.py.
 """
 
@@ -28,6 +27,7 @@ from uv import find_uv_bin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.processes import CLIENT_CORE
 from benchmarks.reporting import at_least, conclude, goal
 from benchmarks.training_peers import PEERS
 from tests.mlflow_server import running_mlflow
@@ -94,11 +94,11 @@ with mlflow.start_run():
 """
 REGISTERED = f"""{FITTED}
 from modelops_training import register
-register(model, X, y, "adopted", tracking_uri=sys.argv[1])
+register(model, X, y, "adopted", tracking_uri=sys.argv[1], with_detectors=True)
 """
 REGISTERED_ALONE = f"""{FITTED}
 from modelops_training import register
-register(model, X, y, "alone", tracking_uri=sys.argv[1], with_detectors=False)
+register(model, X, y, "alone", tracking_uri=sys.argv[1])
 """
 Job = Callable[[str, str, str], Sequence[str]]
 """Tells Python's arguments: of the address of the server, and the files of model and rows."""
@@ -116,10 +116,10 @@ def command(name: str, *settings: str) -> Job:
 
 
 JOBS: dict[str, Job] = {
-    "modelops-register, three": command("ordered"),
+    "modelops-register, three": command("ordered", "--with-detectors"),
     "register of three": program(REGISTERED),
     "log_model of three": program(LOGGED_THREE),
-    "modelops-register, one": command("ordered_alone", "--alone"),
+    "modelops-register, one": command("ordered_alone"),
     "register of one": program(REGISTERED_ALONE),
     "log_model of one": program(LOGGED),
 }
@@ -150,6 +150,7 @@ def main() -> None:
     seconds = statistics.median(ours)
     print(f"median {seconds:.1f} s of CPU, {seconds / statistics.median(plain):.2f} of plain")
     took = {name: statistics.median(each) for name, each in jobs.items()}
+    ways = ("modelops-register,", "register of")
     conclude(
         "training",
         [
@@ -160,13 +161,8 @@ def main() -> None:
                     took[f"log_model of {count}"] / took[f"{way} {count}"],
                     1.7,
                 )
-                for way in ("modelops-register,", "register of")
+                for way in ways
                 for count in ("three", "one")
-            ),
-            at_least(
-                "modelops-register, three, times faster than log_model of one",
-                took["log_model of one"] / took["modelops-register, three"],
-                1.7,
             ),
             at_least("AUC", metrics["auc"], 0.905),
             goal("log loss", metrics["log_loss"], 0.376),
@@ -176,6 +172,11 @@ def main() -> None:
             at_least("false alarms, at least", metrics["outlier_rate"], 0.003),
             goal("false alarms, at most", metrics["outlier_rate"], 0.008),
         ],
+        {
+            f"{way} three, times faster than log_model of one": took["log_model of one"]
+            / took[f"{way} three"]
+            for way in ways
+        },
     )
 
 
@@ -219,11 +220,11 @@ def wall(*arguments: str) -> float:
 
 
 def cpu(*arguments: str, cwd: str | None = None) -> tuple[float, str]:
-    """Run a program; give its seconds of CPU, with those of its children, and its output."""
+    """Run a program on one core; give its seconds of CPU, with its children's, and its output."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     outcome = subprocess.run(
-        [sys.executable, *arguments],
+        ["taskset", "--cpu-list", CLIENT_CORE, sys.executable, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

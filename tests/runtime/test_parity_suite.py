@@ -341,7 +341,7 @@ def hold(case: Case, folder: Path) -> Adopted:
     """Compare a model with its fast form on the awkward rows."""
     target = TARGETS[case.target]
     model = case.model().fit(case.rows, target)
-    adopted = adopt(model, case.rows, target, with_detectors=False)
+    adopted = adopt(model, case.rows, target)
     assert adopted.kinds["predictor"] == case.form
     served = files_of(adopted, folder)
     rows, matrix = awkward(adopted.schema)
@@ -453,7 +453,7 @@ def test_bare_boosters(target: str, tmp_path: Path) -> None:
         ),
     }
     for library, booster in boosters.items():
-        adopted = adopt(booster, rows, answers, with_detectors=False)
+        adopted = adopt(booster, rows, answers)
         frame, matrix = awkward(adopted.schema)
         asked = xgboost.DMatrix(frame) if library == "xgboost" else frame
         known = np.asarray(booster.predict(asked))
@@ -476,7 +476,7 @@ def test_bare_boosters(target: str, tmp_path: Path) -> None:
 def test_what_the_model_finds_too_large_is_refused(model: Any, tmp_path: Path) -> None:
     rows, target = FRAME[["size", "int8"]], TARGETS["binary"]
     model.fit(rows, target)
-    adopted = adopt(model, rows, target, with_detectors=False)
+    adopted = adopt(model, rows, target)
     served = files_of(adopted, tmp_path)
     huge = {"size": 1.7e308, "int8": 3}
     if isinstance(model.steps[-1][1] if hasattr(model, "steps") else model, ensemble.BaseEnsemble):
@@ -498,7 +498,7 @@ def test_what_the_model_refuses_the_schema_refuses(tmp_path: Path) -> None:
         TARGETS["binary"],
     )
     model = make_pipeline(columns_, linear_model.LogisticRegression()).fit(rows, target)
-    adopted = adopt(model, rows, target, with_detectors=False)
+    adopted = adopt(model, rows, target)
     size, colour = adopted.schema.inputs
     assert (size.nullable, colour.nullable, colour.closed) == (False, False, True)
     again = Schema.from_json(adopted.schema.to_json())

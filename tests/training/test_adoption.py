@@ -1,6 +1,7 @@
 """A model of one's own: what is refused, what is warned of, what is registered."""
 
 import json
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from modelops_runtime import flavor as runtime
 from modelops_runtime.answering import Answerer, Deployment
 from modelops_runtime.models import load
 from modelops_runtime.predictors import RowsRefused
+from modelops_runtime.profile import Profile
 from modelops_runtime.schema import Input, Output, Schema
 from modelops_training import (
     Adopted,
@@ -90,7 +92,7 @@ def logistic(rows: pd.DataFrame, bought: pd.Series) -> Pipeline:
 @pytest.fixture(scope="module")
 def adopted(logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series) -> Adopted:
     """The same with detectors, not registered."""
-    return adopt(logistic, rows, bought)
+    return adopt(logistic, rows, bought, with_detectors=True)
 
 
 def fetch(made: Registration, folder: Path) -> Path:
@@ -123,7 +125,13 @@ def test_one_call_registers_three_models(
     logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series, server: str, tmp_path: Path
 ) -> None:
     made = register(
-        logistic, rows, bought, "own", tracking_uri=server, overrides={"size": {"unit": "m"}}
+        logistic,
+        rows,
+        bought,
+        "own",
+        with_detectors=True,
+        tracking_uri=server,
+        overrides={"size": {"unit": "m"}},
     )
     assert [version.name for version in made.versions] == ["own_drift", "own_outlier", "own"]
     client = MlflowClient(server, server)
@@ -155,6 +163,51 @@ def test_one_call_registers_three_models(
     assert answered.matrix is not None
 
 
+def test_a_model_alone_has_the_reference_profile_with_its_run(
+    logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series, adopted: Adopted, server: str
+) -> None:
+    made = register(
+        logistic,
+        rows,
+        bought,
+        "lonely",
+        tracking_uri=server,
+        overrides={"size": {"sensitive": True}},
+    )
+    assert [version.name for version in made.versions] == ["lonely"]
+    assert None not in sys.modules.values()  # nothing is left to be not there
+    client = MlflowClient(server, server)
+    path = client.download_artifacts(made.run_id, "reference_profile.json")
+    profile = Profile.from_json(Path(path).read_bytes())
+    # Nobody's size is told.
+    assert profile.features == adopted.profile.features[1:]
+    assert [feature.name for feature in profile.features] == ["gaps", "whole", "colour", "flag"]
+    assert profile.scores == adopted.profile.scores
+    assert profile.labels == adopted.profile.labels
+
+
+def test_detectors_that_stay_behind_are_told(
+    logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series, server: str
+) -> None:
+    register(logistic, rows, bought, "followed", with_detectors=True, tracking_uri=server)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrainingWarning)
+        register(logistic, rows, bought, "followed", tracking_uri=server, alias="other")
+        register(logistic, rows, bought, "followed", tracking_uri=server, alias=None)
+    told = "followed_drift and followed_outlier keep the alias 'candidate' on versions of another"
+    with pytest.warns(TrainingWarning, match=told) as heard:
+        register(logistic, rows, bought, "followed", tracking_uri=server)
+    (own,) = [each for each in heard if each.category is TrainingWarning]
+    assert own.filename == __file__
+
+
+def test_what_is_of_the_detectors_asks_for_them(
+    logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series
+) -> None:
+    with pytest.raises(DataError, match="outlier_kind='neighbours' is of the outlier detector, wh"):
+        register(logistic, rows, bought, "never", outlier_kind="neighbours")
+
+
 def test_plain_mlflow_takes_the_users_own_frame(
     adopted: Adopted, logistic: Pipeline, rows: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -181,7 +234,7 @@ def test_the_same_bytes_again_and_on_databricks(
     here = files_of(save(adopted, tmp_path / "here"))
     monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
     again = pipeline(linear_model.LogisticRegression()).fit(rows, bought)
-    there = save(adopt(again, rows, bought), tmp_path / "there")
+    there = save(adopt(again, rows, bought, with_detectors=True), tmp_path / "there")
     assert files_of(there) == here
     assert len(here) == 4 + 4 + 5
     assert not [each for each in there.rglob("*") if each.suffix in {".pkl", ".skops", ".joblib"}]
@@ -195,7 +248,8 @@ def test_forests_and_other_detectors_are_the_same_bytes(
 
     def make() -> Adopted:
         forest = ensemble.RandomForestClassifier(n_estimators=5, random_state=1)
-        return adopt(forest.fit(numbers, bought), numbers, bought, outlier_kind=kind)
+        forest.fit(numbers, bought)
+        return adopt(forest, numbers, bought, with_detectors=True, outlier_kind=kind)
 
     one, other = make(), make()
     assert one.files == other.files
@@ -266,7 +320,14 @@ def test_a_model_without_a_fast_form_says_what_that_costs(
         TrainingWarning, match=r"AdaBoostClassifier has no compiled form.* ms of CPU"
     ):
         made = register(
-            model, rows, bought, "slow", alias=None, tracking_uri=server, dataset="mixed"
+            model,
+            rows,
+            bought,
+            "slow",
+            with_detectors=True,
+            alias=None,
+            tracking_uri=server,
+            dataset="mixed",
         )
     (version,) = [each for each in made.versions if each.role == "predictor"]
     fetch(made, tmp_path)
@@ -312,7 +373,15 @@ def test_free_text_and_dates_are_left_to_the_model(
     model = make_pipeline(columns, linear_model.LogisticRegression(max_iter=500))
     model.fit(rows, whole["bought"])
     with pytest.warns(TrainingWarning, match="only the model itself reads note, day: free text or"):
-        made = register(model, rows, whole["bought"], "notes", alias=None, tracking_uri=server)
+        made = register(
+            model,
+            rows,
+            whole["bought"],
+            "notes",
+            with_detectors=True,
+            alias=None,
+            tracking_uri=server,
+        )
     asked = [
         {"size": 10.5, "whole": 3, "note": "case 7 was good", "day": "2021-02-03"},
         {"size": 10500.0, "whole": 3, "note": "", "day": "2021-02-03T10:00:00"},
@@ -354,7 +423,6 @@ def test_what_only_has_a_predict_is_registered_alone(mixed: pd.DataFrame, tmp_pa
             mixed["price"],
             "half",
             tracking_uri=uri,
-            with_detectors=False,
             alias=None,
         )
     assert [version.name for version in made.versions] == ["half"]
@@ -461,7 +529,7 @@ def test_the_target_in_another_unit_is_a_leak(mixed: pd.DataFrame) -> None:
     model = linear_model.LinearRegression().fit(rows, mixed["price"])
     with pytest.raises(DataError, match="column 'cents' tells the target 'price' one to one"):
         adopt(model, rows, mixed["price"])
-    known = adopt(model, rows, mixed["price"], known_ahead=["cents"], with_detectors=False)
+    known = adopt(model, rows, mixed["price"], known_ahead=["cents"])
     assert known.kinds["predictor"] == "linear"
     assert known.roles == ("predictor",)
 
@@ -469,14 +537,14 @@ def test_the_target_in_another_unit_is_a_leak(mixed: pd.DataFrame) -> None:
 def test_columns_in_another_order_are_put_right(
     adopted: Adopted, logistic: Pipeline, rows: pd.DataFrame, bought: pd.Series
 ) -> None:
-    turned = adopt(logistic, rows[rows.columns[::-1]], bought)
+    turned = adopt(logistic, rows[rows.columns[::-1]], bought, with_detectors=True)
     assert turned.files == adopted.files
 
 
 def test_an_array_gets_names(mixed: pd.DataFrame) -> None:
     values = mixed[["size", "whole"]].to_numpy()
     model = linear_model.Ridge().fit(values, mixed["price"])
-    made = adopt(model, values, mixed["price"].to_numpy(), with_detectors=False)
+    made = adopt(model, values, mixed["price"].to_numpy())
     assert made.schema.names == ("x0", "x1")
     with pytest.raises(DataError, match="fitted on 2 columns, X has 1"):
         adopt(model, values[:, :1], mixed["price"])
@@ -495,10 +563,10 @@ def test_chance_without_a_seed_is_warned_of(
 ) -> None:
     fitted = pipeline(model).fit(rows, bought)
     if warned is None:
-        adopt(fitted, rows, bought, with_detectors=False)
+        adopt(fitted, rows, bought)
         return
     with pytest.warns(TrainingWarning, match=warned):
-        adopt(fitted, rows, bought, with_detectors=False)
+        adopt(fitted, rows, bought)
 
 
 @pytest.mark.parametrize(
@@ -513,12 +581,12 @@ def test_why_there_is_no_fast_form(
 ) -> None:
     target = mixed["bought"] if isinstance(model, svm.SVC) else mixed["price"]
     with pytest.warns(TrainingWarning, match=why):
-        made = adopt(pipeline(model).fit(rows, target), rows, target)
+        made = adopt(pipeline(model).fit(rows, target), rows, target, with_detectors=True)
     assert made.why == why
     assert set(made.files) == {"drift", "outlier"}
     assert made.params["no_faster_form"] == why
     with pytest.warns(TrainingWarning, match=why):
-        again = adopt(pipeline(model).fit(rows, target), rows, target)
+        again = adopt(pipeline(model).fit(rows, target), rows, target, with_detectors=True)
     assert again.train_id == made.train_id
     profile = json.loads(made.files["drift"]["profile.json"])
     # Labels are no numbers to watch; these are 0 and 1.

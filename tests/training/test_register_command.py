@@ -36,6 +36,7 @@ def files(mixed: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def test_a_job_registers_three_models_and_says_no_more(files: tuple[str, str], server: str) -> None:
     settings = [*("--target", "bought"), *("--name", "job"), *("--times", "when")]
+    settings += ["--with-detectors"]
     command = [sys.executable, "-m", "modelops_training.register_command", *files, *settings]
     done = subprocess.run(
         [*command, "--tracking-uri", server], capture_output=True, text=True, check=False
@@ -62,7 +63,7 @@ def test_a_model_alone_as_json(
 ) -> None:
     settings = [*("--target", "bought"), *("--name", "lone"), *("--sensitive", "size")]
     settings += ["--alias", "champion"]
-    assert main([*files, *settings, "--alone", "--json", "--tracking-uri", server]) == 0
+    assert main([*files, *settings, "--json", "--tracking-uri", server]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [version["name"] for version in told["versions"]] == ["lone"]
     assert told["alias"] == "champion"
@@ -79,7 +80,7 @@ def test_what_serving_will_cost_is_told_also_where_it_fails(
     path = tmp_path / "slow.joblib"
     joblib.dump(KNeighborsClassifier().fit(mixed[["size", "whole"]], mixed["bought"]), path)
     settings = ["--target", "bought", "--name", "x", "--tracking-uri", "http://127.0.0.1:9"]
-    assert main([str(path), files[1], *settings, "--alone"]) == 1
+    assert main([str(path), files[1], *settings]) == 1
     told = capsys.readouterr().err
     assert "registering 'x' at http://127.0.0.1:9" in told
     assert "modelops-register: warning: KNeighborsClassifier has no fast form" in told
@@ -93,7 +94,7 @@ def test_what_serving_will_cost_is_told_also_where_it_fails(
         ({"model": "rows"}, "rows.parquet cannot be read as joblib or pickle"),
         ({"rows": "model"}, "model.joblib cannot be read as Parquet"),
         ({"rows": "nowhere"}, "nowhere cannot be read as Parquet"),
-        ({"name": "a/b"}, "name of the drift model, 'a/b_drift'"),
+        ({"name": "a/b"}, "name of the predictor model, 'a/b'"),
     ],
 )
 def test_what_is_wrong_is_told_for_people(

@@ -147,7 +147,7 @@ def test_a_model_of_ones_own_alone(
     rows = mixed[["size", "whole"]]
     name = f"main.ml.{type(model).__name__}"
     model.fit(rows, mixed["bought"])
-    register(model, rows, mixed["bought"], name, with_detectors=False, tracking_uri=server)
+    register(model, rows, mixed["bought"], name, tracking_uri=server)
     assert client.get_model_version_by_alias(name, "candidate").tags["modelops_role"] == "predictor"
 
 

@@ -104,7 +104,6 @@ def test_a_model_of_ones_own_is_told_the_times_beside_its_rows(
     frame = pd.DataFrame(matrix[rows], columns=["x", "day", "still"])
     goal = pd.Series(frame["x"] > np.random.default_rng(5).normal(size=len(frame)), name="y")
     adopted = adopt(LogisticRegression().fit(frame, goal), frame, goal, times=times[rows])
-    assert adopted.profile is not None
     x, *_ = adopted.profile.features
     scores, labels = adopted.profile.scores, adopted.profile.labels
     variations = [each.variation for each in (x, scores, labels) if each is not None]

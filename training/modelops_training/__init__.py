@@ -1,7 +1,7 @@
 """Trains, evaluates and registers a predictor with its drift and outlier detectors.
 
-    register(model, X, y, "employment")               # a fitted model of your own
-    register(train(frame, "employed"), "employment")  # the model that `train` makes
+    register(model, X, y, "employment", with_detectors=True)  # a fitted model of your own
+    register(train(frame, "employed"), "employment")          # the model that `train` makes
 
 `train` makes three models from one table; `register` logs them to MLflow, registers them and sets
 the alias `candidate` on all three, or on none. The operator releases them together.

@@ -1,4 +1,4 @@
-"""Takes a user's own fitted model, and makes the other models beside it.
+"""Takes a user's own fitted model, and makes the other models beside it if asked.
 
     adopted = adopt(model, X, y)
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -105,7 +105,7 @@ def adopt(  # noqa: PLR0913  # named settings
     X: Any,  # noqa: N803  # as scikit-learn calls it
     y: Any,
     *,
-    with_detectors: bool = True,
+    with_detectors: bool = False,
     overrides: Overrides | None = None,
     known_ahead: Collection[str] = (),
     outlier_kind: detectors.Kind = "mahalanobis",
@@ -114,7 +114,7 @@ def adopt(  # noqa: PLR0913  # named settings
     times: Any = None,
     seed: int = 0,
 ) -> Adopted:
-    """Look at a fitted model, make its fast form, and fit detectors to the same rows.
+    """Look at a fitted model, make its fast form, and if asked fit detectors to the same rows.
 
     `X` and `y` are what it was fitted on, or rows like them; the other arguments are those of
     `register`. Raises DataError for data that cannot be served, or do not belong to the model.
@@ -131,45 +131,48 @@ def adopt(  # noqa: PLR0913  # named settings
     asked = np.random.default_rng(SPLIT_SEED).permutation(len(frame))[:ASKED_ROWS]
     sample = frame.iloc[asked]
     answers = checks.answers_of(original, sample)
-    schema, probes = proving.learned(original, schema, frame)
-    odd = proving.changed(frame, schema, probes)
-    odd_answers = original.answers(odd) if probes else answers[:0]
+    schema, odd, odd_answers = proving.learned(original, schema, frame)
     clock.step("ask")
 
     reason, head, proved = None, None, None
     try:
-        parts = [(sample[:PROVED_ROWS], answers[:PROVED_ROWS]), (odd, odd_answers)]
-        head, proved = _fast(original, schema, parts if probes else parts[:1])
+        parts = [(sample[:PROVED_ROWS], answers[:PROVED_ROWS])]
+        parts += [] if odd_answers is None else [(odd, odd_answers)]
+        head, proved = _fast(original, schema, parts)
     except NoFastForm as error:
         reason = str(error)
         warnings.warn(_slow(original, frame, reason), TrainingWarning, stacklevel=3)
     clock.step("compile")
 
-    repeated = proving.chosen(len(probes))
+    repeated = proving.chosen(len(odd))
     rows = inputs.records(odd.iloc[repeated], schema) + inputs.records(sample[:ROWS], schema)
     encoded = schema.encode(rows)
+    matrix = inputs.encode(frame, schema)
+    profile = Profile.fit(matrix, schema, bins, **_predictions(answers, schema))
+    if groups:
+        # Of a sample the groups would be too small.
+        whole_answers = checks.answers_of(original, frame)
+        profile = variation.varied(profile, matrix, groups)
+        profile = variation.predictions_varied(
+            profile, **_predictions(whole_answers, schema), groups=groups
+        )
+    clock.step("profile")
+
     own: dict[str, Mapping[str, bytes]] = {}
     expected: dict[str, NDArray[Any]] = {}
-    detector, profile, recall = None, None, dict[str, float]()
+    detector, recall = None, dict[str, float]()
     if with_detectors:
-        matrix = inputs.encode(frame, schema)
         kept, held = split(goal_of(whole, schema), schema)
         detector = detectors.fit(
             outlier_kind, matrix[kept], matrix[held], schema, quantile=outlier_quantile, seed=seed
         )
         recall = outlier.recall(detector, matrix[held], schema)
-        scores, labels = _predictions(answers, schema)
-        profile = Profile.fit(matrix, schema, bins, scores=scores, labels=labels)
-        if groups:
-            profile = variation.varied(profile, matrix, groups)
-            # Of a sample the groups would be too small.
-            scores, labels = _predictions(checks.answers_of(original, frame), schema)
-            profile = variation.predictions_varied(profile, scores, labels, groups)
         own = {"drift": {flavor.PROFILE: profile.to_json()}, "outlier": detectors.files(detector)}
         expected = {"drift": profile.place(encoded), "outlier": detector.score(encoded)}
     if head is not None:
         own["predictor"] = head.files
-        expected["predictor"] = np.concatenate([odd_answers[repeated], answers[:ROWS]])
+        first = [] if odd_answers is None else [odd_answers[repeated]]
+        expected["predictor"] = np.concatenate([*first, answers[:ROWS]])
     clock.step("detectors")
 
     form = PYFUNC if head is None else head.kind
@@ -200,12 +203,15 @@ def adopt(  # noqa: PLR0913  # named settings
     return replace(adopted, metrics={**measured, **adopted.metrics})
 
 
-def _predictions(
-    answers: NDArray[Any], schema: Schema
-) -> tuple[NDArray[np.float64] | None, NDArray[np.int64] | None]:
-    """Give what the profile counts of answers: scores and labels, each (n,) or None."""
+class _Predictions(TypedDict):
+    scores: NDArray[np.float64] | None
+    labels: NDArray[np.int64] | None
+
+
+def _predictions(answers: NDArray[Any], schema: Schema) -> _Predictions:
+    """Give what the profile counts of answers, each (n,) or None."""
     scores = scores_of(answers) if answers.dtype.kind in "iuf" else None
-    return scores, labels_of(answers, schema)
+    return {"scores": scores, "labels": labels_of(answers, schema)}
 
 
 def _schema(

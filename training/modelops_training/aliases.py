@@ -4,11 +4,12 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO, Final, cast
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from modelops_training import guardian, mover
@@ -90,15 +91,29 @@ def repair(name: str) -> Move | None:
     return None
 
 
+def lead_to(alias: str, names: Collection[str]) -> list[str]:
+    """Tell which of these registered models have the alias, of those that are there to be seen."""
+    client = MlflowClient()
+    found = {name: _seen(client, name, {*_ABSENT, "PERMISSION_DENIED"}) for name in names}
+    return [name for name, model in found.items() if model is not None and alias in model.aliases]
+
+
 def _noted(client: MlflowClient, name: str) -> str | None:
     """Read the note of a move; None where there is none, or no such model yet."""
+    model = _seen(client, name)
+    note: str | None = None if model is None else model.tags.get(INTENT)
+    return note
+
+
+def _seen(
+    client: MlflowClient, name: str, unseen: Collection[str] = _ABSENT
+) -> RegisteredModel | None:
     try:
-        found: str | None = client.get_registered_model(name).tags.get(INTENT)
+        return client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code in _ABSENT:
+        if error.error_code in unseen:
             return None
         raise
-    return found
 
 
 def _here(intent: str, name: str) -> Move:

@@ -111,9 +111,7 @@ def _templates() -> Environment:
 
 
 def _missing(trained: Models, place: int) -> float:
-    """Give the share of an input that is missing, in the reference data where there are such."""
-    if trained.profile is None:
-        return float(trained.frame[trained.schema.names[place]].isna().mean())
+    """Give the share of an input that is missing in the reference data."""
     histogram = trained.profile.features[place].histogram
     return histogram.missing / max(histogram.total, 1)
 

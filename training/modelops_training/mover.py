@@ -124,8 +124,9 @@ def _moved(client: MlflowClient, move: Move, say: Say) -> bool:
         try:
             for name, version in move.versions:
                 client.set_registered_model_alias(name, move.alias, version)
-            # Two trainings may move at once; whoever finds the other's versions moves again.
-            if holders(client, move) == dict(move.versions):
+            # Two trainings may move at once; whoever finds the other's versions moves again. Of one
+            # alias alone the last one's counts.
+            if not move.can_tear or holders(client, move) == dict(move.versions):
                 return True
             say(f"alias {move.alias!r} led elsewhere after it was set: does someone else move it?")
         except MlflowException as error:

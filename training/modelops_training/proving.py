@@ -81,30 +81,43 @@ def _unseen(known: pd.Series) -> Any:
     return UNKNOWN_LEVEL
 
 
-def learned(original: Original, schema: Schema, frame: pd.DataFrame) -> tuple[Schema, list[Probe]]:
-    """Find out what the model takes: gives the schema with it, and the probes that it answers.
+def learned(
+    original: Original, schema: Schema, frame: pd.DataFrame
+) -> tuple[Schema, pd.DataFrame, NDArray[Any] | None]:
+    """Find out what the model takes: gives the schema with it, and odd rows with the answers.
 
     What it refuses with an error, or has no finite answer to, the server will refuse: an input is
-    not nullable then, or closed to unseen categories.
+    not nullable then, or closed to unseen categories. The rows are probes that it does answer, in
+    the order of `probes`; where there are none, there are no answers.
     """
     asked = probes(schema)
     if original.takes_known_only:
         asked = [probe for probe in asked if probe.what != "unseen"]
-    taken = (
-        asked
-        if _answers(original, changed(frame, schema, asked))
-        else [probe for probe in asked if _answers(original, changed(frame, schema, [probe]))]
-    )
+    rows = changed(frame, schema, asked)
+    answers = _answers(original, rows)
+    if answers is None:
+        asked = [
+            probe
+            for probe in asked
+            if _answers(original, changed(frame, schema, [probe])) is not None
+        ]
+        rows = changed(frame, schema, asked)
+        answers = original.answers(rows) if asked else None
     inputs_ = tuple(
         replace(
             column,
-            nullable=column.nullable and Probe(place, "missing") in taken,
-            closed=bool(column.levels) and Probe(place, "unseen") not in taken,
+            nullable=column.nullable and Probe(place, "missing") in asked,
+            closed=bool(column.levels) and Probe(place, "unseen") not in asked,
         )
         for place, column in enumerate(schema.inputs)
     )
-    wanted = [each for each in taken if each.what != "missing" or inputs_[each.place].nullable]
-    return Schema(inputs_, schema.output), wanted
+    wanted = [
+        at
+        for at, probe in enumerate(asked)
+        if probe.what != "missing" or inputs_[probe.place].nullable
+    ]
+    told = None if answers is None or not wanted else answers[wanted]
+    return Schema(inputs_, schema.output), rows.iloc[wanted], told
 
 
 def refuses_large(original: Original, schema: Schema, frame: pd.DataFrame) -> bool:
@@ -112,19 +125,19 @@ def refuses_large(original: Original, schema: Schema, frame: pd.DataFrame) -> bo
     for column in schema.inputs:
         if column.kind == "number" and frame[column.name].dtype == np.float64:
             row = frame.head(1).assign(**{column.name: LARGE})
-            return not _answers(original, row)
+            return _answers(original, row) is None
     return True
 
 
-def _answers(original: Original, frame: pd.DataFrame) -> bool:
+def _answers(original: Original, frame: pd.DataFrame) -> NDArray[Any] | None:
+    """Ask about rows that nobody sent; None where the model refuses, or has no finite answer."""
     with warnings.catch_warnings():
-        # Of rows that nobody sent.
         warnings.simplefilter("ignore")
         try:
             answers = original.answers(frame)
         except Exception:  # noqa: BLE001  # anything means no
-            return False
-    return answers.dtype.kind != "f" or bool(np.isfinite(answers).all())
+            return None
+    return answers if answers.dtype.kind != "f" or np.isfinite(answers).all() else None
 
 
 def chosen(count: int) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_COMMAND,
-        description="Register a fitted model in MLflow, with a drift and an outlier detector.",
+        description="Register a fitted model in MLflow, and detectors beside it if asked.",
     )
     parser.add_argument(
         "model", type=Path, help="the model, as joblib or pickle wrote it: its code is run"
@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tracking-uri", help="MLflow server, or its own setting if not given")
     parser.add_argument("--experiment", help="experiment of the run; default: the model's name")
     parser.add_argument("--alias", default="candidate", help="set on all versions (%(default)s)")
-    parser.add_argument("--alone", action="store_true", help="make no detectors")
+    parser.add_argument(
+        "--with-detectors", action="store_true", help="make a drift and an outlier detector, too"
+    )
     parser.add_argument("--times", metavar="COLUMN", help="dates of the rows, and no feature")
     several: dict[str, Any] = {"action": "append", "default": [], "metavar": "COLUMN"}
     parser.add_argument("--sensitive", **several, help="whose values are never logged; repeatable")
@@ -123,7 +125,7 @@ def _register(options: argparse.Namespace, loaded: Callable[[], None]) -> "Regis
             alias=options.alias,
             experiment=options.experiment,
             tracking_uri=options.tracking_uri,
-            with_detectors=not options.alone,
+            with_detectors=options.with_detectors,
             overrides={column: {"sensitive": True} for column in options.sensitive},
             known_ahead=options.known_ahead,
             times=rows[options.times] if options.times else None,

@@ -1,9 +1,12 @@
 """Logs models to MLflow, registers predictor and detectors, and moves their alias together."""
 
+import sys
 import time
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack, overload
@@ -19,7 +22,7 @@ from modelops_runtime import flavor as runtime
 
 from modelops_training import aliases, card, detectors, flavor, naming, native
 from modelops_training.adoption import Adopted, adopt
-from modelops_training.errors import RegistrationError
+from modelops_training.errors import DataError, RegistrationError, TrainingWarning
 from modelops_training.flavor import Contents
 from modelops_training.inputs import Overrides
 from modelops_training.mover import Move
@@ -31,6 +34,8 @@ TRAIN_ID_TAG = "modelops_train_id"
 ROLE_TAG = "modelops_role"
 DIGEST_TAG = "modelops_data_sha256"
 ALIAS = "candidate"
+REFERENCE_PROFILE = "reference_profile.json"
+"""The run's artifact; the drift detector has one of its own, by which it is served."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,9 @@ class OwnSettings(Settings, total=False):
     seed: int
 
 
+_OF_DETECTOR = {"outlier_kind", "outlier_quantile", "seed"}
+# What MLflow tells by whether it is on Databricks.
+_ELSEWHERE = ("dbruntime", "IPython", "pyspark")
 _SETTINGS = Settings.__annotations__.keys()
 
 
@@ -103,15 +111,18 @@ def register(
 def register(
     model: object, /, *arguments: Any, tracking_uri: str | None = None, **settings: Any
 ) -> Registration:
-    """Log and register a fitted model of your own with its fast form, and detectors beside it.
+    """Log and register a fitted model of your own with its fast form, and detectors if asked.
 
-        register(model, X, y, "catalog.schema.tumours")    # a model of your own
-        register(train(frame, "target"), "tumours")        # what `train` made
+        register(model, X, y, "catalog.schema.tumours", with_detectors=True)  # a model of your own
+        register(train(frame, "target"), "tumours")                           # what `train` made
 
     `X` (rows, columns) and `y` (rows,) are what the model was fitted on, or rows like them: a frame
     in the types that the model takes, and the target. They make the schema, the reference rows with
-    the model's answers, the reference profile and the outlier detector, unless `with_detectors` is
-    False. The model is measured on 10,000 of the rows at most, and asked about the others only
+    the model's answers and the reference profile; `with_detectors`, also a drift and an outlier
+    detector, which are registered beside the model and released with it. Without, a TrainingWarning
+    tells of those that an earlier registration made, under the same alias.
+
+    The model is measured on 10,000 of the rows at most, and asked about the others only
     where `times` are given. Compiled are scikit-learn's linear models, trees, forests and boosting,
     LightGBM, XGBoost and CatBoost, alone or behind a Pipeline that scales, imputes and encodes
     columns; of a search (GridSearchCV, say) what it found. Any other model is registered in
@@ -121,10 +132,10 @@ def register(
     `overrides` replaces fields of single inputs: `{"AGEP": {"unit": "years", "sensitive": True}}`,
     or `{"note": {"storage": "text"}}` for text that is no category.
     A column that gives the target away is refused unless it is among those `known_ahead`.
-    `outlier_kind` is how outliers are found (see `detectors.fit`), `outlier_quantile` the share of
-    the rows that are none, `bins` the quantile bins per number of the drift detector; `times` has a
-    date for each row, by which is measured how far each feature moves without any drift; `seed` is
-    of the detectors. The others are said with the second form:
+    `bins` are the quantile bins per number of the reference profile; `times` has a date for each
+    row, by which is measured how far each feature moves without any drift. Of the outlier detector
+    are `outlier_kind` (how outliers are found, see `detectors.fit`), `outlier_quantile` (the share
+    of the rows that are none) and `seed`. The others are said with the second form:
 
     One run is logged with all models. The predictor is registered as `name`, the detectors as
     `<name>_drift` and `<name>_outlier` unless `names` says otherwise by role. `evaluation` maps a
@@ -140,7 +151,7 @@ def register(
     when MLflow refuses something or gives back other files than it was sent; versions registered
     until then stay, without an alias.
     """
-    with _tracking(tracking_uri):
+    with _tracking(tracking_uri), _known_absent():
         if isinstance(model, Models):
             return _register_models(model, *arguments, **settings)
         return _register_own(model, *arguments, **settings)
@@ -162,6 +173,9 @@ def _register_models(  # noqa: PLR0913  # named settings
     with _explained(name):
         naming.check(called, alias, experiment)
         aliases.repair(called["predictor"])
+        if alias is not None:
+            others = _called(set(ROLES).difference(trained.roles), name, names)
+            _warn_of_former_detectors(sorted(others.values()), alias)
         measured = {step: trained.evaluate(rows) for step, rows in (evaluation or {}).items()}
         with mlflow.start_run(
             experiment_id=_experiment(experiment, name),
@@ -175,7 +189,7 @@ def _register_models(  # noqa: PLR0913  # named settings
             described = card.describe(
                 trained, name, dataset=dataset or name, notes=notes, later=measured
             )
-            _log_card(described)
+            _log_files(trained, described)
             models = {role: _log_model(trained, role) for role in trained.roles}
             # After the models: with each of them MLflow would fetch the history of every figure.
             _log_figures(trained, measured, models["predictor"])
@@ -211,11 +225,16 @@ def _register_own(  # named settings
     y: Any,
     name: str,
     *,
-    with_detectors: bool = True,
+    with_detectors: bool = False,
     **settings: Any,
 ) -> Registration:
     of_registering = {key: settings.pop(key) for key in _SETTINGS & settings.keys()}
     roles = ROLES if with_detectors else ROLES[-1:]
+    if not with_detectors and (idle := sorted(_OF_DETECTOR & settings.keys())):
+        raise DataError(
+            f"{idle[0]}={settings[idle[0]]!r} is of the outlier detector, which is made only if"
+            " asked for: give with_detectors=True, too"
+        )
     called = _called(roles, name, of_registering.get("names"))
     naming.check(called, of_registering.get("alias", ALIAS), of_registering.get("experiment"))
     adopted = adopt(model, X, y, with_detectors=with_detectors, **settings)
@@ -239,6 +258,18 @@ def _called(roles: Collection[str], name: str, names: Mapping[str, str] | None) 
     }
 
 
+def _warn_of_former_detectors(names: Collection[str], alias: str) -> None:
+    """Warn where the predictor would go on without the detectors of these names that it had."""
+    if behind := aliases.lead_to(alias, names):
+        warnings.warn(
+            f"{' and '.join(behind)} keep the alias {alias!r} on versions of another training, and"
+            " a deployment that follows it on them, too, waits for versions of this one: register"
+            " with detectors (`with_detectors=True`), or take the alias off them",
+            TrainingWarning,
+            stacklevel=5,
+        )
+
+
 def _code() -> dict[str, str]:
     """Tell the commit that this runs at, where MLflow does not find it: it asks of the program."""
     commit = get_git_commit(str(Path.cwd()))
@@ -257,6 +288,19 @@ def _tracking(uri: str | None) -> Iterator[None]:
         yield
     finally:
         mlflow.set_tracking_uri(before)
+
+
+@contextmanager
+def _known_absent() -> Iterator[None]:
+    """Let MLflow know what is not installed: it searches for it with every request."""
+    absent = [name for name in _ELSEWHERE if name not in sys.modules and find_spec(name) is None]
+    # Python's way to say: not there.
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in absent:
+            sys.modules.pop(name, None)
 
 
 @contextmanager
@@ -293,9 +337,18 @@ def _log_figures(
         mlflow.log_metrics(later, step=step, model_id=predictor)
 
 
-def _log_card(described: Mapping[str, Any]) -> None:
+def _log_files(trained: Models, described: Mapping[str, Any]) -> None:
+    """Log the model card, and the reference profile without what is sensitive."""
+    profile, inputs = trained.profile, trained.schema.inputs
+    told = (
+        feature
+        for feature, column in zip(profile.features, inputs, strict=True)
+        if not column.sensitive
+    )
     with TemporaryDirectory() as folder:
         card.write(described, Path(folder))
+        public = replace(profile, features=tuple(told))
+        (Path(folder) / REFERENCE_PROFILE).write_bytes(public.to_json())
         mlflow.log_artifacts(folder)
 
 

@@ -51,7 +51,7 @@ class Models:
     kinds: Mapping[str, str]
     """By role: the kind that the flavor tells."""
     detector: OutlierDetector | None
-    profile: Profile | None
+    profile: Profile
     metrics: Mapping[str, float]
     """Measured on `measured_on`."""
     measured_on: str = "held_out"
@@ -126,7 +126,6 @@ class Trained(Models):
 
     booster: lgb.Booster
     detector: OutlierDetector
-    profile: Profile
 
     @property
     def held_out(self) -> NDArray[np.int64]:

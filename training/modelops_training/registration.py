@@ -122,8 +122,8 @@ def register(
     detector, which are registered beside the model and released with it. Without, a TrainingWarning
     tells of those that an earlier registration made, under the same alias.
 
-    The model is measured on 10,000 of the rows at most, and asked about the others only
-    where `times` are given. Compiled are scikit-learn's linear models, trees, forests and boosting,
+    The model is measured on 10,000 of the rows at most, and asked about the others only where
+    `times` are given. Compiled are scikit-learn's linear models, trees, forests and boosting,
     LightGBM, XGBoost and CatBoost, alone or behind a Pipeline that scales, imputes and encodes
     columns; of a search (GridSearchCV, say) what it found. Any other model is registered in
     MLflow's own flavor, and a TrainingWarning says why and what it costs. So is one that reads

@@ -22,6 +22,8 @@ from sandbox.programs import last_lines, run
 
 _PATIENCE: Final = 300.0
 """Seconds that a part may take to answer: a busy machine needs many times the usual five."""
+_SETTLING: Final = 60.0
+"""Seconds within which all parts, each of which has answered, have to be well together."""
 _USERS: Final = ("admin", "super-admin", "controller-manager", "scheduler", "kubelet")
 _POD_KEEPERS: Final = frozenset({"containerd-shim-runc-v2", "runc"})
 """Programs that hold the pods, which live on when everything else starts anew."""
@@ -42,11 +44,11 @@ def up(name: str) -> dict[str, Any]:
         build()
         if not (places := claim(name)).leaving.exists():
             _bring_up(places)
-            return status(name)
+            return _settled(name)
         _log("finishing a removal that was cut short")
         _remove(places)
         _bring_up(claim(name))
-        return status(name)
+        return _settled(name)
 
 
 def down(name: str) -> None:
@@ -156,6 +158,18 @@ def _bring_up(places: Places) -> None:
     for part in components.ALL:
         _await(places, part)
     _apply(places, components.metrics_api(places))
+
+
+def _settled(name: str) -> dict[str, Any]:
+    """Tell the status once all is well at the same time, or what is wrong still after a while.
+
+    A part that was well can be busy with another that came later: the kubelet says so for a moment
+    when it meets a new containerd.
+    """
+    deadline = time.monotonic() + _SETTLING
+    while (found := status(name))["state"] != "running" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
 
 
 def _start(places: Places, *parts: Component) -> None:

@@ -98,7 +98,8 @@ def test_up_repairs_a_part_that_died(two: Sandbox, part: str) -> None:
 
 def test_up_repairs_a_lost_network(two: Sandbox) -> None:
     network.down(where(two))
-    assert two.run("up")["state"] == "running"
+    repaired = two.run("up")
+    assert repaired["state"] == "running", repaired["health"]
 
 
 def test_a_killed_start_and_a_killed_stop_are_mended(two: Sandbox) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.registries.servers import RunningRegistry, StartRegistry
 
 ROOT = Path(__file__).parents[1]
+# Before anything imports MLflow: tests send no usage statistics, and no thread of MLflow's that
+# cannot send them changes the environment while another reads it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # A time limit on an example would judge the machine, which others share.
 settings.register_profile("short", deadline=None, max_examples=50)
 settings.register_profile("long", deadline=None, max_examples=1000)

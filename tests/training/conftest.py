@@ -1,16 +1,11 @@
 """Trains once for all tests of training."""
 
-import os
 from collections.abc import Iterator
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-
-# Before anything imports MLflow: tests send no usage statistics.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-import mlflow
 from modelops_training import Registration, Trained, register, train
 from modelops_training.data import REFERENCE_YEAR, TARGET, UNITS, YEAR, employment
 
